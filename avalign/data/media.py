@@ -1,0 +1,96 @@
+"""Reading pictures and sounds from files, with errors that name the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from avalign.errors import AvalignError
+
+
+class MediaError(AvalignError):
+    """A picture or sound that cannot be used: `file` is where, `why` is what is wrong with it."""
+
+    def __init__(self, file: str | Path, why: str) -> None:
+        super().__init__(f"{file}: {why}")
+        self.file = str(file)
+        self.why = why
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture as it is meant to be seen: (height, width, 3) uint8, EXIF rotation applied.
+
+    Greyscale, palette and CMYK become RGB; transparent pixels are laid over black. A file that is
+    missing, empty, truncated or not a picture raises MediaError.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    _must_be_a_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as stored:
+                upright = ImageOps.exif_transpose(stored)
+                if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255, not scale them
+                    return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+                if upright.has_transparency_data:
+                    clear = upright.convert("RGBA")
+                    upright = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+                return np.asarray(upright.convert("RGB"))
+    except UnidentifiedImageError:
+        raise MediaError(path, "is not a picture that Pillow can read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
+
+
+def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
+    """The sound mixed down to one channel, (samples,) float32 in [-1, 1], and its rate in Hz.
+
+    A file that is missing, empty, not audio, without samples or with NaN or infinite samples raises
+    MediaError. Nothing is resampled here: see `resample`.
+    """
+    import soundfile
+
+    _must_be_a_file(path)
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise MediaError(path, f"cannot be decoded as audio: {error}") from error
+    check_audio(audio, path)
+    return audio.mean(axis=1), int(rate)
+
+
+def check_audio(audio: np.ndarray, name: str | Path) -> None:
+    """MediaError that names `name` if there are no samples, or if some are NaN or infinite."""
+    if audio.shape[0] == 0:
+        raise MediaError(name, "holds no audio samples")
+    wrong = int(np.size(audio) - np.count_nonzero(np.isfinite(audio)))
+    if wrong:
+        raise MediaError(name, f"{wrong} of {np.size(audio)} audio samples are NaN or infinite")
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """(samples,) at `from_rate` Hz -> (samples,) float32 at `to_rate` Hz by soxr; pitch and duration stay."""
+    if from_rate <= 0 or to_rate <= 0:
+        raise ValueError(f"sample rates are positive, got {from_rate} and {to_rate} Hz")
+    if from_rate == to_rate:
+        return audio.astype(np.float32, copy=False)
+    import soxr
+
+    return soxr.resample(audio.astype(np.float32, copy=False), from_rate, to_rate)
+
+
+def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
+    """The first `samples` samples, silence (zeros) after the end: (n,) -> (samples,)."""
+    if audio.shape[0] >= samples:
+        return audio[:samples]
+    return np.pad(audio, (0, samples - audio.shape[0]))
+
+
+def _must_be_a_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise MediaError(path, "is a folder, not a file" if Path(path).is_dir() else "no such file")
+    if Path(path).stat().st_size == 0:
+        raise MediaError(path, "the file is empty")
