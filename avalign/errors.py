@@ -1,5 +1,19 @@
-"""The root of the errors that are the user's to mend."""
+"""What avalign raises when the user can put it right: where, what, the nearest known name, and all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class AvalignError(Exception):
-    """An error of the user's input, shown without a traceback."""
+    """A mistake in a recipe, a file or a command. The command line prints it without a traceback."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'hidden'? Known: depth, hidden.", to follow the sentence that says what is wrong."""
+    known = sorted(known)
+    folded = {k.casefold(): k for k in known}
+    near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
+    return f"{hint} Known: {', '.join(known) or '(none)'}."

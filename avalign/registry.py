@@ -1,0 +1,175 @@
+"""Every shipped component by name, on one page. A component is imported when it is asked for, not before.
+
+Others add theirs with an entry point (`[project.entry-points."avalign.losses"]  mine = "my_module:MyLoss"`),
+or write `name: my_module:MyLoss` in a recipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from avalign.errors import AvalignError, suggest
+
+SHIPPED: dict[str, dict[str, str]] = {
+    "image_encoder": {
+        "small": "avalign.encoders.small:SmallImageEncoder",
+        "timm": "avalign.encoders.timm:TimmImageEncoder",
+    },
+    "audio_encoder": {
+        "small": "avalign.encoders.small:SmallAudioEncoder",
+        "clap": "avalign.encoders.clap:ClapAudioEncoder",
+    },
+    "projector": {
+        "linear": "avalign.projectors.linear:Linear",
+        "mlp": "avalign.projectors.mlp:Mlp",
+        "pool": "avalign.projectors.pool:Pool",
+    },
+    "fusion": {
+        "avace": "avalign.fusion.avace:AvaceAdapters",
+        "none": "avalign.fusion.none:NoFusion",
+    },
+    "loss": {
+        "language_modelling": "avalign.losses.language_modelling:LanguageModelling",
+        "avopt": "avalign.losses.avopt:AVOpT",
+        "avace": "avalign.losses.avace:AVACE",
+    },
+    "llm": {
+        "small": "avalign.llm:SmallLlama",
+        "huggingface": "avalign.llm:HuggingFaceLlm",
+    },
+    "source": {
+        "avworld": "avalign.data.avworld:AvWorld",
+        "paired_folder": "avalign.data.paired_folder:PairedFolder",
+    },
+}
+
+# kind -> its plural; both are understood wherever a kind is written
+PLURALS = {kind: {"loss": "losses", "fusion": "fusion"}.get(kind, f"{kind}s") for kind in SHIPPED}
+# module -> what to give to pip, where the two differ
+PIP_NAMES = {
+    "laion_clap": "laion-clap",
+    "ot": "pot",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
+
+class RegistryError(AvalignError, ValueError):
+    """No such component, two of one name, or one that cannot be imported."""
+
+
+@dataclass(frozen=True)
+class Option:
+    name: str
+    type: str
+    default: str  # as Python writes it; "required" when there is none
+
+
+@dataclass(frozen=True)
+class Manual:
+    """What `avalign options` prints: a component's docstring and every option it takes."""
+
+    kind: str
+    name: str
+    place: str  # "module:Class"
+    text: str
+    options: tuple[Option, ...]
+
+
+def kind_named(word: str) -> str:
+    """The kind a word stands for: "loss" and "losses" are both "loss"."""
+    for kind, plural in PLURALS.items():
+        if word.replace("-", "_") in (kind, plural):
+            return kind
+    raise RegistryError(f"no kind of component is called {word!r}.{suggest(word, SHIPPED)}")
+
+
+def places(kind: str) -> dict[str, str]:
+    """Name -> "module:Class" of every component of a kind: shipped ones first, then installed ones."""
+    kind = kind_named(kind)
+    found = dict(SHIPPED[kind])
+    for point in entry_points():
+        if point.group in (f"avalign.{kind}", f"avalign.{PLURALS[kind]}"):
+            if found.get(point.name, point.value) != point.value:
+                raise RegistryError(
+                    f"two {PLURALS[kind]} are named {point.name!r}: {found[point.name]} and {point.value}"
+                )
+            found[point.name] = point.value
+    return found
+
+
+def names(kind: str) -> list[str]:
+    return list(places(kind))
+
+
+def load(kind: str, name: str) -> type[Any]:
+    """The class of a component, by its name or as "module:Class"."""
+    kind = kind_named(kind)
+    known = places(kind)
+    place = name if ":" in name else known.get(name)
+    if place is None:
+        raise RegistryError(f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class'.")
+    module_name, _, class_name = place.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise RegistryError(f"{kind} {name!r} is neither a known name nor of the form 'module:Class'.")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RegistryError(f"{kind} {name!r} {why_not_imported(error, module_name)}") from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        classes = [
+            n for n, value in vars(module).items() if isinstance(value, type) and not n.startswith("_")
+        ]
+        raise RegistryError(
+            f"{kind} {name!r}: {module_name} has no class {class_name!r}.{suggest(class_name, classes)}"
+        )
+    return found
+
+
+def why_not_imported(error: ImportError, module_name: str = "avalign") -> str:
+    """What an ImportError means to the user; a missing package comes with the command that installs it."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is None or missing.startswith("avalign."):
+        return f"cannot be imported: {error}"
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        return f"cannot be imported: there is no module {missing!r} on the Python path."
+    package = missing.partition(".")[0]
+    return f"needs the package {package!r}, which is not installed: pip install {PIP_NAMES.get(package, package)}"
+
+
+def options(component: type[Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only arguments of a class, which are its recipe options; annotations as types."""
+    scope = getattr(inspect.unwrap(component.__init__), "__globals__", {})
+    found = {}
+    for name, parameter in inspect.signature(component).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            found[name] = parameter.replace(annotation=_resolved(parameter.annotation, scope))
+    return found
+
+
+def manual(kind: str, name: str) -> Manual:
+    component = load(kind, name)
+    rows = tuple(
+        Option(
+            parameter.name,
+            "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation),
+            "required" if parameter.default is parameter.empty else repr(parameter.default),
+        )
+        for parameter in options(component).values()
+    )
+    place = f"{component.__module__}:{component.__qualname__}"
+    return Manual(kind_named(kind), name, place, inspect.cleandoc(component.__doc__ or ""), rows)
+
+
+def _resolved(annotation: Any, scope: dict[str, Any]) -> Any:
+    """`from __future__ import annotations` leaves text; a name known to type checkers only stays text."""
+    try:
+        return eval(annotation, scope) if isinstance(annotation, str) else annotation
+    except NameError:
+        return annotation
