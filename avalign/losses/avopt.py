@@ -1,0 +1,104 @@
+"""AVOpT: weak alignment of two sets of tokens by optimal transport."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avalign.losses.value import LossValue
+from avalign.ot import Plan, cosine_cost, exact, sinkhorn
+
+
+class AVOpT(nn.Module):
+    """Cost of carrying an image's patches onto its clip's audio tokens, averaged over the batch.
+
+        min over T in Pi(u, v) of <T, C>,   C_ij = 1 - cos(image_i, audio_j)
+
+    backend:   "sinkhorn", smoothed by epsilon; "exact", the network simplex of POT, on the CPU
+    epsilon:   entropic smoothing in units of the cost; sinkhorn only, as are the next three
+    rounds:    at most so many Sinkhorn rounds for an item
+    tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1)
+    value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan
+
+    Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not
+              padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
+              marginals u and v, each summing to 1 over real tokens (uniform when not given)
+    Returns:  LossValue in [0, 2] (cosine distance, no unit); part unconverged, the share of items
+    Gradient: through C at the optimal T (envelope theorem); nothing is stored per iteration
+    Empty:    a sample that has no image or no audio, as has_image and has_audio tell, adds 0. Without
+              being told, all tokens of a sample masked is an error that names it
+    Source:   Meerkat, arXiv:2407.01851, section 3.2
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Literal["sinkhorn", "exact"] = "sinkhorn",
+        epsilon: float = 0.05,
+        rounds: int = 300,
+        tolerance: float = 1e-3,
+        value: Literal["dual", "primal"] = "dual",
+    ) -> None:
+        super().__init__()
+        if backend not in ("sinkhorn", "exact"):
+            raise ValueError(f"AVOpT: backend must be 'sinkhorn' or 'exact', not {backend!r}")
+        self.backend, self.epsilon, self.rounds = backend, epsilon, rounds
+        self.tolerance, self.value = tolerance, value
+
+    def plan(
+        self,
+        image: Tensor,
+        audio: Tensor,
+        image_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        image_weights: Tensor | None = None,
+        audio_weights: Tensor | None = None,
+    ) -> Plan:
+        """The transport plan of every item, with its convergence and its bounds."""
+        cost = cosine_cost(image, audio, image_mask, audio_mask)
+        given = {
+            "source": image_weights,
+            "target": audio_weights,
+            "source_mask": image_mask,
+            "target_mask": audio_mask,
+        }
+        if self.backend == "exact":
+            return exact(cost, **given)
+        return sinkhorn(
+            cost,
+            **given,
+            epsilon=self.epsilon,
+            rounds=self.rounds,
+            tolerance=self.tolerance,
+            value=self.value,
+        )
+
+    def forward(
+        self,
+        image: Tensor,
+        audio: Tensor,
+        image_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        has_image: Tensor | None = None,
+        has_audio: Tensor | None = None,
+        image_weights: Tensor | None = None,
+        audio_weights: Tensor | None = None,
+    ) -> LossValue:
+        applies = torch.ones(len(image), dtype=torch.bool, device=image.device)
+        for present in (has_image, has_audio):
+            applies = applies if present is None else applies & present
+        given = [image, audio, image_mask, audio_mask, image_weights, audio_weights]
+        if applies.all():
+            plan = self.plan(*given)
+            samples = plan.value
+        elif applies.any():
+            rows = applies.nonzero().flatten()
+            plan = self.plan(*(None if tensor is None else tensor[rows] for tensor in given))
+            samples = plan.value.new_zeros(len(image)).index_copy(0, rows, plan.value)
+        else:  # 0, yet part of the graph: every process of a run can call backward
+            nothing = image[:0].sum() + audio[:0].sum()
+            zero = nothing.detach().float()
+            return LossValue(nothing.float(), {"unconverged": zero}, zero.expand(len(image)), applies)
+        return LossValue.of(samples, applies, {"unconverged": (~plan.converged).float().mean()})

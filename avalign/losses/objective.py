@@ -1,0 +1,192 @@
+"""One loss out of several: each term gets the tensors its forward names; the weighted sum is learned."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from avalign.batch import Batch, Outputs
+from avalign.losses.coverage import box_coverage, interval_coverage
+from avalign.losses.value import LossValue
+
+
+class ObjectiveError(ValueError):
+    """A term that cannot be computed, named with what to change."""
+
+
+class NonFiniteTerm(ObjectiveError):
+    """A term that came out as NaN or infinity."""
+
+
+class UnreachableTerm(ObjectiveError):
+    """A term whose gradient reaches nothing that is being trained: it would be logged and learn nothing."""
+
+
+# What a loss may name in its forward. A value of None means: this model or batch has none.
+SUPPLIES: dict[str, Callable[[Outputs, Batch], Tensor | None]] = {
+    "image": lambda out, batch: out.image.values,  # (b, n, d), projected
+    "audio": lambda out, batch: out.audio.values,  # (b, m, d)
+    "image_mask": lambda out, batch: out.image.mask,  # (b, n), True where real
+    "audio_mask": lambda out, batch: out.audio.mask,  # (b, m)
+    "has_image": lambda out, batch: batch.has_image,  # (b,)
+    "has_audio": lambda out, batch: batch.has_audio,  # (b,)
+    "image_map": lambda out, batch: out.fused.image_map,  # (b, m, n), rows sum to 1
+    "audio_map": lambda out, batch: out.fused.audio_map,  # (b, n, m)
+    "patch_target": lambda out, batch: _patch_target(out, batch),  # (b, n), covered share of each patch
+    "time_target": lambda out, batch: _time_target(out, batch),  # (b, m), share inside the intervals
+    "has_box": lambda out, batch: batch.has_image & batch.box_mask.any(1),  # (b,)
+    "has_interval": lambda out, batch: batch.has_audio & batch.interval_mask.any(1),  # (b,)
+    "logits": lambda out, batch: out.logits,  # (b, t, v)
+    "labels": lambda out, batch: out.labels,  # (b, t), -100 outside the response
+}
+
+WHY_NONE = {
+    "image_map": "the fusion returned no attention map: choose a fusion that does (model.fusion: avace)",
+    "audio_map": "the fusion returned no attention map: choose a fusion that does (model.fusion: avace)",
+    "patch_target": "the image tokens have no place: choose an image encoder and projector that keep it",
+    "time_target": "the audio tokens have no time: choose an audio encoder and projector that keep it",
+    "logits": "the language model was not run",
+}
+
+
+class Objective(nn.Module):
+    """The weighted sum of named loss terms, and a log of each.
+
+    terms: label -> (loss, weight). A term of weight 0 is off: it is not computed at all.
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[nn.Module, float]]) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict({label: loss for label, (loss, _) in terms.items()})
+        self.weights = {label: float(weight) for label, (_, weight) in terms.items()}
+        self._arguments = {label: _arguments(label, loss) for label, (loss, _) in terms.items()}
+
+    @property
+    def active(self) -> list[str]:
+        """Labels of the terms that are computed."""
+        return [label for label, weight in self.weights.items() if weight != 0]
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether any active term reads the language model's output; if none does it need not run."""
+        return any("logits" in self._arguments[label] for label in self.active)
+
+    def with_weights(self, weights: Mapping[str, float]) -> Objective:
+        """The same losses, some weighted otherwise: what a stage of training asks for."""
+        for label in weights:
+            if label not in self.weights:
+                raise ObjectiveError(f"no loss term {label!r}.{_nearest(label, self.weights)}")
+        merged = self.weights | dict(weights)
+        return Objective({label: (self.losses[label], merged[label]) for label in self.weights})
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, LossValue]:
+        """Every active term by itself, not weighted."""
+        supplied: dict[str, Tensor | None] = {}
+        values = {}
+        for label in self.active:
+            arguments = {}
+            for name, required in self._arguments[label].items():
+                if name not in supplied:
+                    supplied[name] = SUPPLIES[name](outputs, batch)
+                if supplied[name] is not None:
+                    arguments[name] = supplied[name]
+                elif required:
+                    raise ObjectiveError(
+                        f"loss {label!r} needs {name!r}, but {WHY_NONE.get(name, 'there is none')}; "
+                        f"or set losses.{label}.weight: 0"
+                    )
+            try:
+                value = self.losses[label](**arguments)
+            except ValueError as error:
+                raise ObjectiveError(f"loss {label!r}: {error}") from error
+            _refuse_nonfinite(label, value)
+            values[label] = value
+        return values
+
+    def total(self, terms: Mapping[str, LossValue]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and the log: each term, not weighted, and its parts ("avace/space"), detached."""
+        if not terms:
+            raise ObjectiveError(
+                f"no loss term is on: every weight is 0 ({', '.join(self.weights) or 'no terms'})"
+            )
+        total = sum(self.weights[label] * value.total for label, value in terms.items())
+        log = {}
+        for label, value in terms.items():
+            log[label] = value.total.detach()
+            log |= {f"{label}/{part}": number for part, number in value.parts.items()}
+        return total, log
+
+    def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.total(self.terms(outputs, batch))
+
+
+def refuse_unreachable(terms: Mapping[str, LossValue], parameters: Iterable[nn.Parameter]) -> None:
+    """Raise UnreachableTerm unless every term moves some trainable parameter. Run on a stage's first batch.
+
+    A term that applies to no sample of the batch is not judged. The graph is kept for backward.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for label, value in terms.items():
+        count = None if value.applies is None else int(value.applies.sum())
+        if count == 0:
+            continue
+        gradients: Iterable[Tensor | None] = []
+        if trained and value.total.requires_grad:
+            gradients = torch.autograd.grad(value.total, trained, retain_graph=True, allow_unused=True)
+        reached = [gradient for gradient in gradients if gradient is not None]
+        if not reached:
+            raise UnreachableTerm(
+                f"loss {label!r} reaches no trainable parameter: what it reads is frozen, with nothing "
+                f"trainable in between. Train a part below it, or set losses.{label}.weight: 0"
+            )
+        if not any(gradient.count_nonzero() for gradient in reached):
+            samples = "the batch" if count is None else f"{count} sample(s) of the batch"
+            raise UnreachableTerm(
+                f"loss {label!r} has a gradient of exactly 0 on all {len(reached)} trainable parameters below "
+                f"it, though it applies to {samples}: it is constant and would learn nothing"
+            )
+
+
+def _arguments(label: str, loss: nn.Module) -> dict[str, bool]:
+    """The names in the loss's forward that the objective supplies, and whether each is required."""
+    wanted = {}
+    for name, parameter in inspect.signature(loss.forward).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        required = parameter.default is parameter.empty
+        if name in SUPPLIES:
+            wanted[name] = required
+        elif required:
+            raise ObjectiveError(
+                f"loss {label!r} asks for {name!r}, which no batch supplies.{_nearest(name, SUPPLIES)}"
+            )
+    return wanted
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1)
+    return (f" Did you mean {close[0]!r}?" if close else "") + f" Known: {', '.join(known)}."
+
+
+def _refuse_nonfinite(label: str, value: LossValue) -> None:
+    if value.total.isfinite():
+        return
+    where = ""
+    if value.samples is not None:
+        where = f" in row(s) {(~value.samples.isfinite()).nonzero().flatten().tolist()} of the batch"
+    raise NonFiniteTerm(f"loss {label!r} is {value.total.item()}{where}")
+
+
+def _patch_target(outputs: Outputs, batch: Batch) -> Tensor | None:
+    where = outputs.image.where
+    return None if where is None else box_coverage(where, batch.boxes, batch.box_mask)
+
+
+def _time_target(outputs: Outputs, batch: Batch) -> Tensor | None:
+    where = outputs.audio.where
+    return None if where is None else interval_coverage(where, batch.intervals, batch.interval_mask)

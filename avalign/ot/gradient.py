@@ -1,0 +1,79 @@
+"""Values of a plan, each with the gradient that belongs to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from avalign.ot.problem import Problem, TransportError
+
+
+def transport_value(
+    given: Problem, matrix: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str
+) -> Tensor:
+    """(b,) of a converged plan. Shapes: matrix (b, n, m), f (b, n), g (b, m), all detached."""
+    if name not in ("dual", "primal"):
+        raise TransportError(f"value must be 'dual' or 'primal', not {name!r}")
+    return _Value.apply(given.cost, given.source, given.target, matrix, f, g, epsilon, name)
+
+
+class _Value(torch.autograd.Function):
+    """dual: by the envelope theorem the gradient to C is T, and to the marginals f and g.
+
+    primal: <T, C> moves with T too. Holding the marginals, dT = -T * (dC - df - dg) / epsilon, so the
+    gradient to C is T - T * (C - p - q) / epsilon with p_i + q_j the T-weighted projection of C onto
+    such sums, and to the marginals p and q: one small linear system an item.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cost: Tensor,
+        a: Tensor,
+        b: Tensor,
+        matrix: Tensor,
+        f: Tensor,
+        g: Tensor,
+        epsilon: float,
+        name: str,
+    ) -> Tensor:
+        ctx.save_for_backward(cost, a, b, matrix, f, g)
+        ctx.epsilon, ctx.name = epsilon, name
+        if name == "primal":
+            return (matrix * torch.where(matrix > 0, cost, 0)).sum((1, 2))
+        # The dual objective: a lower bound of the minimum at any potentials, the minimum at the best.
+        return (f * a).sum(1) + (g * b).sum(1) - epsilon * (matrix.sum((1, 2)) - 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        cost, a, b, matrix, f, g = ctx.saved_tensors
+        slope = matrix
+        if ctx.name == "primal":
+            cost = torch.where(matrix > 0, cost, 0)
+            f, g = _projection(cost, matrix)
+            slope = matrix - matrix * (cost - f[:, :, None] - g[:, None, :]) / ctx.epsilon
+        to_cost = upstream[:, None, None] * slope
+        return to_cost, upstream[:, None] * f, upstream[:, None] * g, None, None, None, None, None
+
+
+def _projection(cost: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """p (b, n), q (b, m) such that cost - p - q has T-weighted row and column sums of 0."""
+    dtype = cost.dtype
+    cost, matrix = cost.double(), matrix.double()
+    rows, columns = matrix.sum(2), matrix.sum(1)
+    weighted = matrix * cost
+    inverse = torch.where(rows > 0, 1 / rows.clamp(min=1e-300), 0)
+    # Eliminate p: (diag(columns) - T' diag(1/rows) T) q = T'C - T' diag(1/rows) (TC); singular along
+    # the constant, which is pinned by a rank-one term, and where a column carries nothing.
+    share = matrix * inverse[:, :, None]
+    system = torch.diag_embed(torch.where(columns > 0, columns, 1)) - matrix.transpose(1, 2) @ share
+    real = (columns > 0).double()
+    system = system + real[:, :, None] * real[:, None, :] / real.sum(1)[:, None, None] ** 2
+    right = weighted.sum(1) - torch.einsum("bnm,bn->bm", share, weighted.sum(2))
+    q = torch.linalg.solve(system, right)
+    p = (weighted.sum(2) - torch.einsum("bnm,bm->bn", matrix, q)) * inverse
+    return p.to(dtype), q.to(dtype)
