@@ -82,15 +82,19 @@ class AVACE(nn.Module):
         """
         attention = attention.to(target.dtype)
         applies = (target.sum(1) > 0) & (queries.sum(1) > 0)
-        inside = torch.einsum("bqk,bk,bq->b", attention, target, queries)
+        inside = _mass(attention, target, queries)
         if self.form == "sum":
-            outside = torch.einsum("bqk,bk,bq->b", attention, 1 - target, queries)
-            loss = self.lambda1 * (1 - inside) + self.lambda2 * outside
+            loss = self.lambda1 * (1 - inside) + self.lambda2 * _mass(attention, 1 - target, queries)
         else:
             goal = target / target.sum(1, keepdim=True).clamp(min=TINY)
-            expected = torch.einsum("bqk,bk,bq->b", (attention + TINY).log(), goal, queries)
+            expected = _mass((attention + TINY).log(), goal, queries)
             loss = self.lambda1 * (torch.special.xlogy(goal, goal).sum(1) - expected)
         return torch.where(applies, loss, torch.zeros_like(loss)), applies, inside
+
+
+def _mass(attention: Tensor, weight: Tensor, queries: Tensor) -> Tensor:
+    """sum_qk queries_q attention_qk weight_k of each item (b,). No product, which autocast would round."""
+    return ((attention * weight[:, None, :]).sum(2) * queries).sum(1)
 
 
 def _target(share: Tensor, mask: Tensor, known: Tensor) -> Tensor:

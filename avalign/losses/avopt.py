@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avalign.losses.value import LossValue
 from avalign.ot import Plan, cosine_cost, exact, sinkhorn
+from avalign.ot.sinkhorn import check_settings
 
 
 class AVOpT(nn.Module):
@@ -44,6 +45,7 @@ class AVOpT(nn.Module):
         super().__init__()
         if backend not in ("sinkhorn", "exact"):
             raise ValueError(f"AVOpT: backend must be 'sinkhorn' or 'exact', not {backend!r}")
+        check_settings(epsilon, rounds, tolerance, value)
         self.backend, self.epsilon, self.rounds = backend, epsilon, rounds
         self.tolerance, self.value = tolerance, value
 
@@ -89,16 +91,17 @@ class AVOpT(nn.Module):
         applies = torch.ones(len(image), dtype=torch.bool, device=image.device)
         for present in (has_image, has_audio):
             applies = applies if present is None else applies & present
-        given = [image, audio, image_mask, audio_mask, image_weights, audio_weights]
-        if applies.all():
-            plan = self.plan(*given)
-            samples = plan.value
-        elif applies.any():
-            rows = applies.nonzero().flatten()
-            plan = self.plan(*(None if tensor is None else tensor[rows] for tensor in given))
-            samples = plan.value.new_zeros(len(image)).index_copy(0, rows, plan.value)
-        else:  # 0, yet part of the graph: every process of a run can call backward
-            nothing = image[:0].sum() + audio[:0].sum()
-            zero = nothing.detach().float()
-            return LossValue(nothing.float(), {"unconverged": zero}, zero.expand(len(image)), applies)
-        return LossValue.of(samples, applies, {"unconverged": (~plan.converged).float().mean()})
+        if has_image is not None or has_audio is not None:
+            # Where there is nothing to align, stand in a problem of zero vectors, whose gradient is 0.
+            absent = ~applies[:, None]
+            image, audio = (tokens.masked_fill(absent[:, :, None], 0) for tokens in (image, audio))
+            image_mask, audio_mask = (
+                None if mask is None else mask | absent for mask in (image_mask, audio_mask)
+            )
+            image_weights, audio_weights = (
+                None if weights is None else torch.where(absent, 1 / weights.shape[1], weights)
+                for weights in (image_weights, audio_weights)
+            )
+        plan = self.plan(image, audio, image_mask, audio_mask, image_weights, audio_weights)
+        unconverged = (~plan.converged & applies).sum() / applies.sum().clamp(min=1)
+        return LossValue.of(plan.value, applies, {"unconverged": unconverged})

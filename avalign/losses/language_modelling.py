@@ -25,9 +25,8 @@ class LanguageModelling(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> LossValue:
         if logits.ndim != 3 or labels.shape != logits.shape[:2]:
-            raise ValueError(
-                f"logits must be (b, t, v) and labels (b, t): got {tuple(logits.shape)} and {tuple(labels.shape)}"
-            )
+            got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"logits must be (b, t, v) and labels (b, t): got {got}")
         labels = labels[:, 1:]
         learned = labels != IGNORED
         count = learned.sum(1)

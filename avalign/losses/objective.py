@@ -63,6 +63,9 @@ class Objective(nn.Module):
         super().__init__()
         self.losses = nn.ModuleDict({label: loss for label, (loss, _) in terms.items()})
         self.weights = {label: float(weight) for label, (_, weight) in terms.items()}
+        for label, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ObjectiveError(f"losses.{label}.weight must be 0 (off) or above, got {weight}")
         self._arguments = {label: _arguments(label, loss) for label, (loss, _) in terms.items()}
 
     @property
@@ -113,7 +116,7 @@ class Objective(nn.Module):
             raise ObjectiveError(
                 f"no loss term is on: every weight is 0 ({', '.join(self.weights) or 'no terms'})"
             )
-        total = sum(self.weights[label] * value.total for label, value in terms.items())
+        total = torch.stack([self.weights[label] * value.total for label, value in terms.items()]).sum()
         log = {}
         for label, value in terms.items():
             log[label] = value.total.detach()
@@ -146,8 +149,8 @@ def refuse_unreachable(terms: Mapping[str, LossValue], parameters: Iterable[nn.P
         if not any(gradient.count_nonzero() for gradient in reached):
             samples = "the batch" if count is None else f"{count} sample(s) of the batch"
             raise UnreachableTerm(
-                f"loss {label!r} has a gradient of exactly 0 on all {len(reached)} trainable parameters below "
-                f"it, though it applies to {samples}: it is constant and would learn nothing"
+                f"loss {label!r} has a gradient of exactly 0 on all {len(reached)} trainable parameters "
+                f"below it, though it applies to {samples}: it is constant and would learn nothing"
             )
 
 

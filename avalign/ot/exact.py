@@ -47,14 +47,13 @@ def exact(
     def back(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(given.cost)
 
-    plan, f, g = back(matrix), back(f), back(g)
     return Plan(
         problem=given,
-        matrix=plan,
-        value=transport_value(given, plan, f, g, 0.0, "dual"),
+        matrix=back(matrix),
+        value=transport_value(given, back(matrix), back(f), back(g), 0.0, "dual"),
         value_name="exact",
-        source_potential=f,
-        target_potential=g,
+        source_potential=back(f),
+        target_potential=back(g),
         marginal_error=back(error),
         rounds=torch.zeros(len(c), dtype=torch.long, device=given.cost.device),
         converged=torch.from_numpy(converged).to(given.cost.device),

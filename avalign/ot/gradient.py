@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from avalign.ot.problem import Problem, TransportError
+from avalign.ot.problem import Problem
 
 
 def transport_value(
     given: Problem, matrix: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str
 ) -> Tensor:
     """(b,) of a converged plan. Shapes: matrix (b, n, m), f (b, n), g (b, m), all detached."""
-    if name not in ("dual", "primal"):
-        raise TransportError(f"value must be 'dual' or 'primal', not {name!r}")
     return _Value.apply(given.cost, given.source, given.target, matrix, f, g, epsilon, name)
 
 
@@ -40,7 +38,7 @@ class _Value(torch.autograd.Function):
         epsilon: float,
         name: str,
     ) -> Tensor:
-        ctx.save_for_backward(cost, a, b, matrix, f, g)
+        ctx.save_for_backward(cost, matrix, f, g)
         ctx.epsilon, ctx.name = epsilon, name
         if name == "primal":
             return (matrix * torch.where(matrix > 0, cost, 0)).sum((1, 2))
@@ -50,7 +48,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b, matrix, f, g = ctx.saved_tensors
+        cost, matrix, f, g = ctx.saved_tensors
         slope = matrix
         if ctx.name == "primal":
             cost = torch.where(matrix > 0, cost, 0)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MASS_TOLERANCE = 1e-3  # a marginal that was normalised in bfloat16 still passes, a forgotten mask does not
+MASS_TOLERANCE = (
+    2.5e-3  # a marginal rounded to bfloat16 passes (2e-3), one normalised with the padding does not
+)
 
 
 class TransportError(ValueError):
