@@ -1,4 +1,4 @@
-"""What avalign raises when the user can put it right: where, what, the nearest known name, and all of them."""
+"""What avalign raises when the user can put it right: where, what, the nearest known name, all names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class AvalignError(Exception):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'hidden'? Known: depth, hidden.", to follow the sentence that says what is wrong."""
-    known = sorted(known)
+    known = sorted(set(known))
     folded = {k.casefold(): k for k in known}
     near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from avalign.batch import TASKS
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Schedule = Literal[  # transformers' schedulers that need no further numbers
+    "constant",
+    "constant_with_warmup",
+    "cosine",
+    "cosine_with_restarts",
+    "inverse_sqrt",
+    "linear",
+    "polynomial",
+]
 
 
 @dataclass
@@ -16,32 +33,42 @@ class Component:
 
 @dataclass
 class LossTerm(Component):
-    """A loss with its weight in the total: `avopt: {weight: 0.1, epsilon: 0.05}`; `name` defaults to the label."""
+    """A loss and its weight in the total: `avopt: {weight: 0.1, epsilon: 0.05}`. No `name`: its label."""
 
-    weight: float = 1.0
+    weight: NonNegative = 1.0
+
+
+def component(kind: str, name: str) -> Any:
+    """A field that holds a component of a kind the registry knows, and the one taken when none is given."""
+    return field(default_factory=lambda: Component(name), metadata={"kind": kind})
+
+
+def default_losses() -> dict[str, LossTerm]:
+    weights = {"language_modelling": 1.0, "avopt": 0.1, "avace": 0.2}  # as in Meerkat's released code
+    return {name: LossTerm(name, weight=weight) for name, weight in weights.items()}
 
 
 @dataclass
 class Model:
     """image/audio encoder -> projector (to `width`) -> fusion -> connector (to the LLM's width) -> llm."""
 
-    width: int = 128  # of the space shared by both modalities, where AVOpT and fusion work
-    image_encoder: Component = field(default_factory=lambda: Component("small"))
-    audio_encoder: Component = field(default_factory=lambda: Component("small"))
-    image_projector: Component = field(default_factory=lambda: Component("linear"))
-    audio_projector: Component = field(default_factory=lambda: Component("linear"))
-    fusion: Component = field(default_factory=lambda: Component("avace"))
-    image_connector: Component = field(default_factory=lambda: Component("linear"))
-    audio_connector: Component = field(default_factory=lambda: Component("linear"))
-    llm: Component = field(default_factory=lambda: Component("small"))
+    width: PositiveInt = 128  # of the space shared by both modalities, where AVOpT and fusion work
+    image_encoder: Component = component("image_encoder", "small")
+    audio_encoder: Component = component("audio_encoder", "small")
+    image_projector: Component = component("projector", "linear")
+    audio_projector: Component = component("projector", "linear")
+    fusion: Component = component("fusion", "avace")
+    image_connector: Component = component("projector", "linear")
+    audio_connector: Component = component("projector", "linear")
+    llm: Component = component("llm", "small")
 
 
 @dataclass
 class Data:
-    source: Component = field(default_factory=lambda: Component("avworld"))
+    source: Component = component("source", "avworld")
     root: str | None = None  # folder of a source that reads one; AVALIGN_DATA when not given
     on_error: Literal["raise", "skip"] = "raise"  # skip: counted, and listed in the run folder
-    workers: int = 1  # loader processes
+    workers: NonNegativeInt = 1  # loader processes
 
 
 @dataclass
@@ -49,53 +76,47 @@ class Stage:
     """A stretch of training: which parts learn, from which tasks, by which losses."""
 
     name: str
-    steps: int
-    tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("arig", "igatl", "avfc", "avqa", "avcap"), 1.0))
+    steps: PositiveInt
+    tasks: dict[str, NonNegative] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))  # shares
     train: list[str] = field(default_factory=list)  # model parts that learn; empty: all that can
-    weights: dict[str, float] = field(default_factory=dict)  # loss label -> weight here; 0 turns it off
-    learning_rate: float | None = None  # train.learning_rate when not given
+    weights: dict[str, NonNegative] = field(default_factory=dict)  # loss label -> weight here; 0: off
+    learning_rate: Positive | None = None  # train.learning_rate when not given
 
 
 @dataclass
 class Train:
     stages: list[Stage] = field(default_factory=lambda: [Stage("all", 1000)])
-    batch_size: int = 32  # global: over all processes and accumulation steps
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"  # any of transformers' scheduler names
-    warmup: float = 0.05  # share of a stage's steps
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
+    batch_size: PositiveInt = 32  # global: over all processes and accumulation steps
+    gradient_accumulation: PositiveInt = 1
+    learning_rate: Positive = 1e-3
+    schedule: Schedule = "cosine"
+    warmup: Share = 0.05  # of a stage's steps
+    weight_decay: NonNegative = 0.01
+    max_gradient_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    log_every: int = 20  # steps
-    checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2
+    log_every: PositiveInt = 20  # steps
+    checkpoint_every: PositiveInt = 500  # steps
+    keep_checkpoints: PositiveInt = 2
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
 
 
 @dataclass
 class Evaluation:
-    tasks: list[str] = field(default_factory=lambda: ["arig", "igatl", "avfc", "avqa", "avcap"])
-    samples: int = 200  # of each task, from the test split
-    batch_size: int = 50
-    max_new_tokens: int = 48
-    bootstrap: int = 1000  # resamples behind the 95 % intervals
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    samples: PositiveInt = 200  # of each task, from the test split
+    batch_size: PositiveInt = 50
+    max_new_tokens: PositiveInt = 48
+    bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none
     modality_check: bool = True  # score again without the sound, and without the picture
 
 
 @dataclass
 class Recipe:
     name: str
-    seed: int = 0
+    seed: NonNegativeInt = 0
     model: Model = field(default_factory=Model)
-    losses: dict[str, LossTerm] = field(
-        default_factory=lambda: {
-            "language_modelling": LossTerm("language_modelling", weight=1.0),
-            "avopt": LossTerm("avopt", weight=0.1),
-            "avace": LossTerm("avace", weight=0.2),
-        }
-    )
+    losses: dict[str, LossTerm] = field(default_factory=default_losses, metadata={"kind": "loss"})
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
     evaluation: Evaluation = field(default_factory=Evaluation)

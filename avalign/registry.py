@@ -93,13 +93,11 @@ def places(kind: str) -> dict[str, str]:
     """Name -> "module:Class" of every component of a kind: shipped ones first, then installed ones."""
     kind = kind_named(kind)
     found = dict(SHIPPED[kind])
-    for point in entry_points():
-        if point.group in (f"avalign.{kind}", f"avalign.{PLURALS[kind]}"):
-            if found.get(point.name, point.value) != point.value:
-                raise RegistryError(
-                    f"two {PLURALS[kind]} are named {point.name!r}: {found[point.name]} and {point.value}"
-                )
-            found[point.name] = point.value
+    for group in sorted({f"avalign.{kind}", f"avalign.{PLURALS[kind]}"}):
+        for point in entry_points(group=group):
+            place = found.setdefault(point.name, point.value)
+            if place != point.value:
+                raise RegistryError(f"two {PLURALS[kind]} are named {point.name!r}: {place}, {point.value}")
     return found
 
 
@@ -123,11 +121,9 @@ def load(kind: str, name: str) -> type[Any]:
         raise RegistryError(f"{kind} {name!r} {why_not_imported(error, module_name)}") from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        classes = [
-            n for n, value in vars(module).items() if isinstance(value, type) and not n.startswith("_")
-        ]
+        own = [n for n, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
         raise RegistryError(
-            f"{kind} {name!r}: {module_name} has no class {class_name!r}.{suggest(class_name, classes)}"
+            f"{kind} {name!r}: {module_name} has no class {class_name!r}.{suggest(class_name, own)}"
         )
     return found
 
@@ -140,7 +136,8 @@ def why_not_imported(error: ImportError, module_name: str = "avalign") -> str:
     if module_name == missing or module_name.startswith(f"{missing}."):
         return f"cannot be imported: there is no module {missing!r} on the Python path."
     package = missing.partition(".")[0]
-    return f"needs the package {package!r}, which is not installed: pip install {PIP_NAMES.get(package, package)}"
+    command = f"pip install {PIP_NAMES.get(package, package)}"
+    return f"needs the package {package!r}, which is not installed: {command}"
 
 
 def options(component: type[Any]) -> dict[str, inspect.Parameter]:

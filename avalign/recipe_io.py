@@ -1,0 +1,437 @@
+"""Recipes as files: read with every problem named at its place, and written with every default filled in.
+
+    recipe = read("recipes/mine.yaml", ["model.fusion=none", "train.stages.align.steps=10"])
+
+A file may say `extends: other.yaml`: mappings merge, lists replace, a changed component name drops the
+parent's options, `avopt: null` drops a loss term. `key=value` is one more such child, and wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from avalign import registry
+from avalign.batch import TASKS
+from avalign.errors import AvalignError, suggest
+from avalign.recipe import Component, Model, Recipe
+from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, to_text
+
+PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a stage's `train` may name
+COMMAND_LINE = "command line"
+WRONG = object()  # stands for a value already reported
+
+
+class RecipeError(AvalignError, ValueError):
+    """Every problem of a recipe, each as `file:line  dotted.path: what is wrong`."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{len(self.problems)} problems", *self.problems][len(self.problems) == 1 :])
+
+
+def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong."""
+    reader = _Reader()
+    tree = reader.load(Path(path))
+    for text in overrides:
+        tree = _complete(reader.override(tree, text), Recipe, os.fspath(path))
+    recipe: Recipe = reader.section(tree, Recipe, ())
+    reader.check(tree, recipe)
+    if reader.problems:
+        raise RecipeError(reader.problems)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """YAML that reads back as this recipe, the components' own defaults filled in."""
+    return to_text(_plain(recipe))
+
+
+def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(dump(recipe), encoding="utf-8")
+    unfinished.replace(path)
+
+
+# ---- what the annotations of recipe.py say -------------------------------------------------------
+
+
+def _hints(section: type[Any]) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=True)
+
+
+def _is_component(hint: Any) -> TypeGuard[type[Component]]:
+    return isinstance(hint, type) and issubclass(hint, Component)
+
+
+def _is_section(hint: Any) -> TypeGuard[type[Any]]:
+    return isinstance(hint, type) and is_dataclass(hint) and not _is_component(hint)
+
+
+def _settings(hint: type[Component]) -> list[str]:
+    """Keys of a component's mapping that are not options: name, and a loss's weight."""
+    return [f.name for f in fields(hint) if f.name != "options"]
+
+
+def _inside(hint: Any, key: str = "") -> Any:
+    """The annotation of what stands under `key` in a value annotated `hint`."""
+    if _is_section(hint) or (_is_component(hint) and key in _settings(hint)):
+        return _hints(hint).get(key, Any)
+    return get_args(hint)[-1] if get_origin(hint) in (dict, list) else Any
+
+
+def _literals(hint: Any) -> list[str]:
+    """The words an annotation allows, "fp32" and "bf16"."""
+    if get_origin(hint) is Literal:
+        return [value for value in get_args(hint) if isinstance(value, str)]
+    inner = get_args(hint) if get_origin(hint) in (Union, types.UnionType, Annotated) else ()
+    return [word for part in inner for word in _literals(part)]
+
+
+# ---- merging -------------------------------------------------------------------------------------
+
+
+def _normal(node: Node, hint: Any) -> Node:
+    """`fusion: avace` as `fusion: {name: avace}`; a section left empty as one that says nothing."""
+    value = node.value
+    if _is_component(hint) and isinstance(value, str):
+        value = {"name": Node(value, node.where)}
+    elif _is_section(hint) and value is None:
+        value = {}
+    elif isinstance(value, dict):
+        value = {key: _normal(child, _inside(hint, key)) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [_normal(child, _inside(hint)) for child in value]
+    return Node(value, node.where, node.text)
+
+
+def _merge(old: Node, new: Node, hint: Any) -> Node:
+    """`new` over `old`: mappings merge, all else replaces, another component drops the old options."""
+    if not (isinstance(old.value, dict) and isinstance(new.value, dict)):
+        return new
+    merged = dict(old.value)
+    if _is_component(hint) and "name" in new.value and new.value["name"].value != old.at(("name",)).value:
+        merged = {key: node for key, node in merged.items() if key in _settings(hint)}
+    for key, node in new.value.items():
+        merged[key] = _merge(merged[key], node, _inside(hint, key)) if key in merged else node
+    return Node(merged, old.where)
+
+
+def _complete(node: Node, hint: Any, where: str) -> Node:
+    """With the dataclasses' defaults for what is left unsaid, so that a child can change a part of them."""
+    if isinstance(node.value, list):
+        return Node([_complete(child, _inside(hint), where) for child in node.value], node.where)
+    if not isinstance(node.value, dict) or _is_component(hint):
+        return node
+    value = dict(node.value)
+    names = dict.fromkeys(value, "") if _is_section(hint) else {label: label for label in value}
+    for field in fields(hint) if _is_section(hint) else ():
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if isinstance(default, Component):
+            names[field.name] = default.name
+        if field.name not in value and default is not MISSING:
+            plain = _plain(default, fill=False)
+            value[field.name] = _normal(from_plain(plain, where), _inside(hint, field.name))
+    for key, child in value.items():
+        if _is_component(_inside(hint, key)) and isinstance(child.value, dict) and "name" not in child.value:
+            child = Node({"name": Node(names[key], child.where), **child.value}, child.where)
+        value[key] = _complete(child, _inside(hint, key), where)
+    return Node(value, node.where)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """One reading of a recipe: collects problems, and goes on as long as what follows still makes sense."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.reported: list[KeyPath] = []
+
+    def note(self, where: str, path: KeyPath, what: str) -> None:
+        self.problems.append(f"{where}  {'.'.join(path)}: {what}")
+
+    def report(self, where: str, path: KeyPath, what: str) -> None:
+        """Once for a value, and not again for what is inside it."""
+        if not any(path[: len(known)] == known for known in self.reported):
+            self.reported.append(path)
+            self.note(where, path, what)
+
+    def give_up(self, problem: str) -> RecipeError:
+        return RecipeError([*self.problems, problem])
+
+    # -- files and the command line
+
+    def load(self, path: Path, by: str = "", chain: tuple[Path, ...] = ()) -> Node:
+        """A file over the files it extends, complete. `by` is the place that named the file."""
+        text = self.text(path, by)
+        try:
+            tree = parse(text, lambda line: f"{path}:{line}", self.note)
+        except YamlError as error:
+            raise self.give_up(str(error)) from None
+        if not isinstance(tree.value, dict):
+            what = "empty." if tree.value is None else "should be a mapping of settings."
+            raise self.give_up(f"{by}{path}: {what}")
+        parent = tree.value.pop("extends", None)
+        tree = _normal(tree, Recipe)
+        if parent is not None:
+            by, chain = f"{parent.where}  extends: ", (*chain, path.resolve())
+            if not isinstance(parent.value, str):
+                raise self.give_up(f"{by}should be the path of one recipe, got {_shown(parent.plain())}.")
+            other = Path(os.path.normpath(path.parent / parent.value))
+            if other.resolve() in chain:
+                circle = [*chain[chain.index(other.resolve()) :], other]
+                raise self.give_up(f"{by}a circle: {' -> '.join(link.name for link in circle)}.")
+            tree = _merge(self.load(other, by, chain), tree, Recipe)
+        return _complete(tree, Recipe, str(path))
+
+    def text(self, path: Path, by: str) -> str:
+        try:
+            return path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            beside = sorted(p.name for p in path.parent.glob("*.y*ml"))
+            hint = suggest(path.name, beside) if beside else ""
+            raise self.give_up(f"{by}{path}: no such file.{hint}") from None
+        except IsADirectoryError:
+            raise self.give_up(f"{by}{path}: a folder, not a recipe.") from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise self.give_up(f"{path}:{line}  not UTF-8 text.") from None
+        except OSError as error:
+            raise self.give_up(f"{by}{path}: {error.strerror}.") from None
+
+    def override(self, tree: Node, text: str) -> Node:
+        key, equals, value = text.partition("=")
+        path = tuple(key.strip().split("."))
+        if not equals or not all(path):
+            self.problems.append(f"{COMMAND_LINE}  {text!r} should be key=value, as in train.batch_size=8.")
+            return tree
+        try:
+            node = parse(
+                value, lambda line: COMMAND_LINE, lambda where, _, what: self.note(where, path, what)
+            )
+        except YamlError as error:
+            self.note(COMMAND_LINE, path, error.what)
+            return tree
+        return _merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
+
+    def child(self, node: Node, ahead: KeyPath, behind: KeyPath, value: Node, hint: Any) -> Node:
+        """What an override says, as a child of `node`; lists are entered by index or by an item's `name`."""
+        if not ahead:
+            return _normal(value, hint)
+        key, path = ahead[0], (*behind, ahead[0])
+        if not isinstance(node.value, list):
+            said = node.value.get(key) if isinstance(node.value, dict) else None
+            inner = _normal(said or Node(None, COMMAND_LINE), _inside(hint, key))
+            return Node({key: self.child(inner, ahead[1:], path, value, _inside(hint, key))}, COMMAND_LINE)
+        items, hint = list(node.value), _inside(hint)
+        labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
+        index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
+        if index >= len(labels):
+            known = [*map(str, range(len(labels))), *filter(None, labels)]
+            self.report(COMMAND_LINE, path, f"no such entry.{suggest(key, known)}")
+            return node
+        items[index] = _merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
+        return Node(items, node.where)
+
+    # -- values
+
+    def value(self, node: Node, hint: Any, path: KeyPath, kind: str = "") -> Any:
+        """What a node says, by its annotation; WRONG, and a problem more, if it does not fit."""
+        if _is_component(hint):
+            return self.component(node, hint, path, kind)
+        if _is_section(hint):
+            return self.section(node, hint, path)
+        inner = _inside(hint)
+        if get_origin(hint) is dict and isinstance(node.value, dict):
+            said = {
+                key: self.value(child, inner, (*path, key), kind)
+                for key, child in node.value.items()
+                if not (_is_component(inner) and child.value is None)  # `avopt: null` drops the term
+            }
+            return {key: value for key, value in said.items() if value is not WRONG}
+        if get_origin(hint) is list and isinstance(node.value, list):
+            rows = [self.value(child, inner, (*path, str(i)), kind) for i, child in enumerate(node.value)]
+            return [None if row is WRONG else row for row in rows]
+        return self.leaf(node, hint, path)
+
+    def section(self, node: Node, hint: type[Any], path: KeyPath) -> Any:
+        """A dataclass. A wrong value is replaced by its default, so that the rest can still be checked."""
+        if not isinstance(node.value, dict):
+            self.report(node.where, path, f"should be a mapping of settings, got {_shown(node.plain())}.")
+            node = _complete(Node({}, node.where), hint, node.where)
+        for key, child in node.value.items():
+            if key not in _hints(hint):
+                self.report(child.where, (*path, key), f"unknown key {key!r}.{suggest(key, _hints(hint))}")
+        values: dict[str, Any] = {}
+        for field in fields(hint):
+            inner, required = (*path, field.name), field.default is field.default_factory is MISSING
+            if field.name not in node.value:
+                self.report(node.where, inner, "missing, and it has no default.")
+                values[field.name] = None
+                continue
+            child, kind = node.value[field.name], field.metadata.get("kind", "")
+            value = self.value(child, _hints(hint)[field.name], inner, kind)
+            if value is not WRONG:
+                values[field.name] = value
+            elif required:
+                values[field.name] = None
+        return hint(**values)
+
+    def component(self, node: Node, hint: type[Component], path: KeyPath, kind: str) -> Any:
+        name = node.value.get("name") if isinstance(node.value, dict) else None
+        if name is None or not isinstance(name.value, str):
+            what = f"should be the name of a {kind}, or a mapping with its name and options"
+            known = ", ".join(registry.names(kind))
+            self.report(node.where, path, f"{what}, got {_shown(node.plain())}. Known: {known}.")
+            return hint("")
+        settings = {
+            key: self.value(node.value[key], _hints(hint)[key], (*path, key))
+            for key in _settings(hint)
+            if key in node.value
+        }
+        result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
+        try:
+            parameters = registry.options(registry.load(kind, result.name))
+        except registry.RegistryError as error:
+            self.report(name.where, path, str(error))
+            return result
+        result.options = _defaults(parameters)
+        for key, child in node.value.items():
+            if key in parameters:
+                result.options[key] = self.option(child, parameters[key], (*path, key))
+            elif key not in settings:
+                known = suggest(key, {*parameters, *_settings(hint)} - {"name"})
+                self.report(child.where, (*path, key), f"{kind} {name.value!r} has no option {key!r}.{known}")
+        for key, parameter in parameters.items():
+            if parameter.default is parameter.empty and key not in node.value:
+                what = f"missing, and {kind} {name.value!r} has no default for it."
+                self.report(name.where, (*path, key), what)
+        return result
+
+    def option(self, node: Node, parameter: Any, path: KeyPath) -> Any:
+        if parameter.default is not parameter.empty and _same(node.plain(), parameter.default):
+            return parameter.default  # whatever its annotation says: `heads: int = None`
+        return self.value(
+            node, Any if parameter.annotation is parameter.empty else parameter.annotation, path
+        )
+
+    def leaf(self, node: Node, hint: Any, path: KeyPath) -> Any:
+        """Typed by pydantic. Strictly and from JSON: true is no number, and a list may become a tuple."""
+        plain = node.plain()
+        try:
+            adapter = TypeAdapter(hint)
+        except (PydanticSchemaGenerationError, PydanticUserError, NameError):
+            return plain  # a class pydantic knows nothing of: the component's own business
+        said: dict[str, None] = {}
+        for candidate in (plain,) if node.text is None else (plain, node.text):  # `name: 5` may be text
+            try:
+                return adapter.validate_json(json.dumps(candidate), strict=True)
+            except ValidationError as error:
+                said = said or dict.fromkeys(e["msg"].removeprefix("Input ") for e in error.errors())
+        words = _literals(hint)
+        near = suggest(plain, words) if words and isinstance(plain, str) else ""
+        self.report(node.where, path, f"{' or '.join(said)}, got {_shown(plain)}.{near}")
+        return WRONG
+
+    # -- what no single value can tell
+
+    def check(self, tree: Node, recipe: Recipe) -> None:
+        def refuse(path: str, what: str) -> None:
+            keys = tuple(path.split("/"))
+            self.report(tree.at(keys).where, keys, what)
+
+        def known(path: str, given: Iterable[str], names: Collection[str], noun: str) -> None:
+            for key, name in enumerate(given) if isinstance(given, list) else ((k, k) for k in given):
+                if name is not None and name not in names:
+                    refuse(f"{path}/{key}", f"no {noun} is named {name!r}.{suggest(name, names)}")
+
+        def folder(path: str, name: str | None) -> None:
+            if name in ("", ".", "..") or re.search(r"[/\\\x00]", name or ""):
+                refuse(path, f"{name!r} cannot name a folder.")
+
+        train, evaluation = recipe.train, recipe.evaluation
+        folder("name", recipe.name)
+        if not recipe.losses:
+            refuse("losses", "a recipe needs at least one loss.")
+        if not train.stages:
+            refuse("train/stages", "a recipe needs at least one stage.")
+        for i, stage in enumerate(train.stages):
+            path = f"train/stages/{i}"
+            folder(f"{path}/name", stage.name)
+            if stage.name in [earlier.name for earlier in train.stages[:i]]:
+                refuse(f"{path}/name", f"an earlier stage is named {stage.name!r} too.")
+            known(f"{path}/train", stage.train, PARTS, "part of the model")
+            known(f"{path}/weights", stage.weights, recipe.losses, "loss of this recipe")
+            known(f"{path}/tasks", stage.tasks, TASKS, "task")
+            if not any(stage.tasks.values()):
+                refuse(f"{path}/tasks", "no task has a share above 0.")
+        known("evaluation/tasks", evaluation.tasks, TASKS, "task")
+        if train.batch_size % train.gradient_accumulation:
+            parts = train.gradient_accumulation
+            refuse(
+                "train/batch_size", f"{train.batch_size} is no multiple of gradient_accumulation, {parts}."
+            )
+
+
+def _shown(plain: Any) -> str:
+    text = "nothing" if plain is None else json.dumps(plain, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _same(plain: Any, default: Any) -> bool:
+    """Whether a plain value is how a default is written. 1, 1.0 and true are three different values."""
+    return json.dumps(plain) == json.dumps(_plain_or_none(default))
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def _defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a component's options, less those that no YAML can hold."""
+    found = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return {
+        name: value for name, value in found.items() if _plain_or_none(value) is not None or value is None
+    }
+
+
+def _plain_or_none(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        return None
+
+
+def _plain(value: Any, kind: str = "", fill: bool = True) -> Any:
+    """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
+    if isinstance(value, Component):
+        options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
+        settings = {key: getattr(value, key) for key in _settings(type(value))}
+        return OneLine(to_jsonable_python({**settings, **options, **value.options}))
+    if is_dataclass(value):
+        return {
+            f.name: _plain(getattr(value, f.name), f.metadata.get("kind", ""), fill) for f in fields(value)
+        }
+    if isinstance(value, list):
+        return [_plain(item, kind, fill) for item in value]
+    if isinstance(value, dict):
+        rows = {key: _plain(item, kind, fill) for key, item in value.items()}
+        return rows if any(is_dataclass(item) for item in value.values()) else OneLine(rows)
+    return to_jsonable_python(value)
