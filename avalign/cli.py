@@ -1,0 +1,208 @@
+"""The command line: thin, one function a command. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from avalign import __version__, registry
+from avalign.errors import AvalignError
+
+if TYPE_CHECKING:
+    from avalign.recipe import Recipe
+
+
+class _Commands(TyperGroup):
+    """Prints what the user can put right as `error: ...`; any other exception keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (AvalignError, ValueError, OSError) as error:
+            if not _is_told_to_the_user(error):
+                raise
+            typer.echo(f"error: {error}", err=True)
+        except ModuleNotFoundError as error:
+            if (error.name or "avalign").partition(".")[0] == "avalign":
+                raise
+            typer.echo(f"error: this command {registry.why_not_imported(error)}", err=True)
+        raise typer.Exit(2)
+
+
+def _is_told_to_the_user(error: BaseException) -> bool:
+    """Whether avalign itself raised this: its innermost frame is ours and stands at a `raise`."""
+    if isinstance(error, AvalignError):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("avalign."):
+        return False
+    return frame.tb_frame.f_code.co_code[frame.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Audio-visual alignment: train, score and show models built from interchangeable parts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in train.batch_size=8.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if os.getcwd() not in sys.path:  # so that a recipe may name a class of a module beside it
+        sys.path.append(os.getcwd())
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="YAML file; not needed to resume.")
+    ] = None,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option(help="Folder to write; runs/<name> if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+) -> None:
+    """Train a recipe, score it, and leave a run folder with a report."""
+    settings = overrides or []
+    if recipe is not None and "=" in recipe and not Path(recipe).is_file():
+        recipe, settings = None, [recipe, *settings]
+    if recipe is not None:
+        read = _read(recipe, settings)
+    elif resume and run is not None:
+        read = _recipe_of(run, settings)
+    else:
+        raise AvalignError("name a recipe: avalign train RECIPE, or avalign train --resume --run DIR.")
+    from avalign.train import train as train_recipe
+
+    train_recipe(read, run, resume)
+
+
+@app.command()
+def eval(
+    run: RunFolder,
+    overrides: Overrides = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of each task.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+) -> None:
+    """Score a run on MeerkatBench's tasks."""
+    settings = list(overrides or [])
+    if samples is not None:
+        settings.append(f"evaluation.samples={samples}")
+    if tasks is not None:
+        settings.append(f"evaluation.tasks=[{tasks}]")
+    if split not in ("train", "val", "test"):
+        raise AvalignError(f"--split: no split is named {split!r}. Known: train, val, test.")
+    recipe = _recipe_of(run, settings)
+    from avalign.meerkatbench.tables import as_markdown
+    from avalign.train import score
+
+    typer.echo(as_markdown(score(run, recipe, split)))
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    image: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Picture.")] = None,
+    audio: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Recording.")] = None,
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("answer.png"),
+) -> None:
+    """Ask a trained model about a picture and a recording."""
+    _recipe_of(run, [])  # before anything heavy is loaded
+    from avalign.meerkatbench.predict import predict as ask
+
+    typer.echo(ask(run, image, audio, text, out))
+    typer.echo(f"picture: {out}")
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.")], overrides: Overrides = None
+) -> None:
+    """Print a recipe with every default filled in, or all that is wrong with it."""
+    from avalign.recipe_io import dump
+
+    typer.echo(dump(_read(recipe, overrides or [])), nl=False)
+
+
+@app.command()
+def options(
+    kind: Annotated[str, typer.Argument(help="loss, projector, fusion, ...")],
+    name: Annotated[str, typer.Argument(help="As in a recipe: avopt, or my_module:MyLoss.")],
+) -> None:
+    """Print a component's manual and every option it takes."""
+    manual = registry.manual(kind, name)
+    typer.echo(f"{manual.kind} {manual.name}  ({manual.place})\n")
+    typer.echo(f"{manual.text}\n")
+    if manual.options:
+        _table(("option", "type", "default"), [(o.name, o.type, o.default) for o in manual.options])
+    else:
+        typer.echo("It has no options.")
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind: loss, projector, ...")] = None,
+) -> None:
+    """Print every component by kind, with the first line of its manual."""
+    rows = []
+    for each in registry.SHIPPED if kind is None else [registry.kind_named(kind)]:
+        for name in registry.names(each):
+            try:
+                text = registry.manual(each, name).text.partition("\n")[0]
+            except Exception as error:  # someone's component may fail in any way; the others still count
+                text = f"cannot be used: {error}"
+            rows.append((each, name, text))
+    _table(("kind", "name", "what it is"), rows)
+
+
+def _read(path: str | Path, overrides: Iterable[str]) -> Recipe:
+    from avalign.recipe_io import read
+
+    return read(path, list(overrides))
+
+
+def _recipe_of(run: Path, overrides: Iterable[str]) -> Recipe:
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise AvalignError(f"{run} is not the folder of a run: it holds no recipe.yaml.")
+    return _read(path, overrides)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=box.SIMPLE, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
