@@ -1,0 +1,99 @@
+"""ARIG, audio-referred image grounding: where in the picture is what is heard?
+
+    prompt    <image> <audio> Where is the object that makes this sound?
+    answer    [dog, 0.10, 0.20, 0.50, 0.60]
+    parse     the first box read by `grammar.read_boxes`, and its label; no box: unparsed
+    score     IoU of that box with the true box it fits best; cIoU of all boxes answered, on a 224 x 224 grid
+
+A worked example. Truth [dog, 0.1, 0.2, 0.5, 0.6], answer "[dog, 0.3, 0.2, 0.5, 0.6]": the answer is the right
+half of the truth, so IoU = 0.08 / 0.16 = 0.5. On the grid the truth is pixels 22..111 x 44..133 and the
+answer 67..111 x 44..133: cIoU = 45 / 90 = 0.5. It counts in IoU@0.5 and in cIoU, and its area under the
+success rate at 0, 0.05, ..., 1 is 0.525. The class is right.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from avalign.batch import Sample
+from avalign.grammar import normalise_answer, read_boxes, write_box
+from avalign.meerkatbench.bootstrap import Metric, mean, mean_of_groups
+from avalign.meerkatbench.metrics import best_iou, ciou, fill, success_auc
+from avalign.meerkatbench.task import Scored, Trivial
+
+
+class Arig:
+    name = "arig"
+    title = "ARIG: audio-referred image grounding"
+    headline = "mean IoU"
+    group_name = "class"
+    definitions = {  # noqa: RUF012
+        "mean IoU": "first box answered against the true box it fits best",
+        "macro mean IoU": "mean over classes of mean IoU",
+        "IoU@0.5": "share of samples with IoU >= 0.5",
+        "cIoU@0.5": "share of samples with cIoU >= 0.5; box protocol: answered boxes filled with 1, truth "
+        "the union of its boxes, 224 x 224, corners int(224 * clip(x, 0, 1)), as for VGG-SS",
+        "cIoU AUC": "trapezoid area under the share of cIoU >= i/20, i = 0..20 (least: 0.025); box protocol",
+        "mean cIoU": "mean of cIoU; box protocol",
+        "class accuracy": "label answered with the box equals the true class after normalisation",
+    }
+
+    def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
+        return [_score(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+
+    def metrics(self, samples: Sequence[Sample], scored: Sequence[Scored]) -> Iterator[Metric]:
+        iou = np.array([s.values["IoU"] for s in scored])
+        consensus = np.array([s.values["cIoU"] for s in scored])
+        yield mean("mean IoU", iou)
+        if all(sample.label for sample in samples):
+            yield mean_of_groups("macro mean IoU", iou, [str(sample.label) for sample in samples])
+        yield mean("IoU@0.5", iou >= 0.5)
+        yield mean("cIoU@0.5", consensus >= 0.5)
+        yield mean("cIoU AUC", success_auc(consensus))
+        yield mean("mean cIoU", consensus)
+        if all("class" in s.values for s in scored):
+            yield mean("class accuracy", [s.values["class"] for s in scored])
+
+    def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
+        boxes = np.array([box for sample in train for box in sample.boxes], dtype=float).reshape(-1, 4)
+        mean_box = boxes.mean(0)
+
+        def random_box(sample: Sample) -> str:
+            """A training box's size at a random place."""
+            generator = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
+            x0, y0, x1, y1 = boxes[generator.integers(len(boxes))]
+            left, top = generator.uniform(0, 1 - (x1 - x0)), generator.uniform(0, 1 - (y1 - y0))
+            return _written((left, top, left + x1 - x0, top + y1 - y0))
+
+        return {
+            "whole image": lambda _: _written((0, 0, 1, 1)),
+            "centre box": lambda _: _written((0.25, 0.25, 0.75, 0.75)),
+            "mean box of training": lambda _: _written(mean_box),
+            "random box of training sizes": random_box,
+        }
+
+    def group(self, sample: Sample) -> str | None:
+        return sample.label
+
+
+def _score(sample: Sample, answer: str) -> Scored:
+    if not sample.boxes:
+        raise ValueError(f"sample {sample.id}: has no true box, so ARIG cannot score it")
+    found = read_boxes(answer)
+    values = {"IoU": 0.0, "cIoU": 0.0}
+    if sample.label is not None:
+        values["class"] = 0.0
+    if not found:
+        return Scored(None, values)
+    values["IoU"] = best_iou(found[0].box, sample.boxes)
+    values["cIoU"] = ciou(fill([f.box for f in found]), fill(sample.boxes))
+    if sample.label is not None:
+        values["class"] = float(normalise_answer(found[0].label or "") == normalise_answer(sample.label))
+    return Scored({"boxes": [list(f.box) for f in found], "label": found[0].label}, values)
+
+
+def _written(box: Sequence[float] | np.ndarray) -> str:
+    return write_box(np.clip(box, 0, 1).tolist(), decimals=4)

@@ -1,0 +1,167 @@
+"""Each task's worked example, and each one's trivial answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from avalign.batch import Sample
+from avalign.grammar import read_box, read_intervals
+from avalign.meerkatbench.arig import Arig
+from avalign.meerkatbench.avcap import Avcap
+from avalign.meerkatbench.avfc import Avfc
+from avalign.meerkatbench.avqa import Avqa
+from avalign.meerkatbench.evaluate import TASKS
+from avalign.meerkatbench.igatl import Igatl
+
+SILENCE = np.zeros(16_000 * 10, np.float32)
+
+
+def values(task, samples, answers):
+    scored = task.score(samples, answers)
+    return {metric.name: metric.value() for metric in task.metrics(samples, scored)}
+
+
+def test_arig_worked_example():
+    dog = Sample("1", "arig", "", "[dog, 0.1, 0.2, 0.5, 0.6]", boxes=((0.1, 0.2, 0.5, 0.6),), label="dog")
+    got = values(Arig(), [dog], ["[dog, 0.3, 0.2, 0.5, 0.6]"])
+    assert got == pytest.approx(
+        {
+            "mean IoU": 0.5,
+            "macro mean IoU": 0.5,
+            "IoU@0.5": 1,
+            "cIoU@0.5": 1,
+            "cIoU AUC": 0.525,
+            "mean cIoU": 0.5,
+            "class accuracy": 1,
+        }
+    )
+
+
+def test_arig_takes_the_first_box_and_the_true_box_that_fits_best():
+    two = Sample("1", "arig", "", "", boxes=((0, 0, 0.5, 1), (0.5, 0, 1, 1)))
+    got = values(Arig(), [two], ["[0.5, 0, 1, 1] [0, 0, 0.1, 0.1]"])
+    assert got["mean IoU"] == 1
+    assert got["mean cIoU"] == pytest.approx(0.5, abs=0.01)
+    assert "class accuracy" not in got
+
+
+def test_igatl_worked_example():
+    clip = Sample("1", "igatl", "", "[2.00, 6.00]", audio=SILENCE, intervals=((2, 6),), label="dog")
+    got = values(Igatl(), [clip], ["[3.00, 6.00]"])
+    assert got["mean temporal IoU"] == 0.75
+    assert got["mean segment IoU"] == pytest.approx(0.8)
+    assert got["segment F1"] == pytest.approx(0.889, abs=5e-4)
+    assert got["event F1"] == 1
+
+
+def test_igatl_of_a_class_that_never_sounds():
+    silent = Sample("1", "igatl", "", "never", audio=SILENCE)
+    assert values(Igatl(), [silent], ["It is never heard."])["segment F1"] == 1
+    assert values(Igatl(), [silent], ["[1, 2]"])["segment F1"] == 0
+    assert Igatl().score([silent], ["mumble"])[0].parsed is None
+
+
+def test_avfc_worked_example():
+    samples = [Sample(str(i), "avfc", "", r) for i, r in enumerate(["True"] * 5 + ["False"] * 5)]
+    got = values(Avfc(), samples, ["True"] * 3 + ["No."] * 2 + ["yes"] + ["False"] * 4)
+    assert (got["precision"], got["recall"], got["accuracy"]) == (0.75, 0.6, 0.7)
+    assert got["F1"] == pytest.approx(0.6667, abs=5e-5)
+    got = values(Avfc(), samples, ["perhaps"] + ["True"] * 2 + ["False"] * 2 + ["True"] + ["False"] * 4)
+    assert (got["recall"], got["accuracy"]) == (0.4, 0.6)
+
+
+def test_avqa_worked_example():
+    two, left = Sample("1", "avqa", "", "two", kind="count"), Sample("2", "avqa", "", "left", kind="place")
+    assert values(Avqa(), [two, left], ["The 2.", "on the left"])["accuracy"] == 0.5
+    samples = [two, two, two, left]
+    got = values(Avqa(), samples, ["2", "two", "TWO", "right"])
+    assert got == {"accuracy": 0.75, "macro accuracy": 0.5}
+    assert Avqa().score([two], ["..."])[0].parsed is None
+
+
+def test_avcap_worked_example():
+    dog = Sample("1", "avcap", "", "a dog barks loudly")
+    cat = Sample("2", "avcap", "", "rain", references=("the cat is wet",))
+    got = values(Avcap(), [dog], ["A dog barks."])
+    brevity = math.exp(1 - 4 / 3)
+    assert [got[f"BLEU@{n}"] for n in (1, 2, 3, 4)] == pytest.approx([brevity, brevity, brevity, 0])
+    assert got["ROUGE-L"] == pytest.approx(0.836, abs=5e-4)
+    assert got["CIDEr-D"] is None  # one item has no document frequencies
+    assert got["METEOR"] is None
+    assert values(Avcap(), [dog, cat], ["A dog barks loudly", "the cat is wet"])["CIDEr-D"] == pytest.approx(
+        7.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "sample", "why"),
+    [
+        (Arig(), Sample("s7", "arig", "", ""), "s7: has no true box"),
+        (Avfc(), Sample("s7", "avfc", "", "perhaps"), "s7: its response 'perhaps'"),
+        (Avcap(), Sample("s7", "avcap", "", "..."), "s7: a reference"),
+    ],
+)
+def test_a_sample_without_truth_is_named(task, sample, why):
+    with pytest.raises(ValueError, match=why):
+        task.score([sample, sample], ["x", "x"])
+
+
+def test_trivial_boxes():
+    train = [
+        Sample(str(i), "arig", "", "", boxes=(b,))
+        for i, b in enumerate([(0, 0, 0.2, 0.4), (0.2, 0, 0.4, 0.2)])
+    ]
+    trivial = Arig().trivial(train, seed=0)
+    sample = Sample("test 1", "arig", "", "")
+    answers = {name: read_box(answer(sample)).box for name, answer in trivial.items()}
+    assert answers["whole image"] == (0, 0, 1, 1)
+    assert answers["centre box"] == (0.25, 0.25, 0.75, 0.75)
+    assert answers["mean box of training"] == pytest.approx((0.1, 0, 0.3, 0.3))
+    x0, y0, x1, y1 = answers["random box of training sizes"]
+    assert (round(x1 - x0, 3), round(y1 - y0, 3)) in ((0.2, 0.4), (0.2, 0.2))
+    again = Arig().trivial(train, seed=0)["random box of training sizes"](sample)
+    assert read_box(again).box == (x0, y0, x1, y1)
+
+
+def test_trivial_intervals():
+    train = [Sample(str(i), "igatl", "", "", intervals=(t,)) for i, t in enumerate([(0.0, 4.0), (4.0, 14.0)])]
+    trivial = Igatl().trivial(train, seed=0)
+    clip = Sample("1", "igatl", "", "", audio=SILENCE[:48_000])
+    assert read_intervals(trivial["whole clip"](clip)) == [(0, 3)]
+    assert read_intervals(trivial["mean interval of training"](clip)) == [(2, 3)]
+
+
+def test_trivial_verdicts_and_answers():
+    train = [Sample(str(i), "avfc", "", r) for i, r in enumerate(["yes", "False", "no"])]
+    assert Avfc().trivial(train, 0)["majority answer"](train[0]) == "False"
+    asked = [("count", "two"), ("count", "2"), ("place", "left"), ("place", "right"), ("place", "left")]
+    train = [Sample(str(i), "avqa", "", r, kind=k) for i, (k, r) in enumerate([*asked, ("count", "2.")])]
+    trivial = Avqa().trivial(train, 0)
+    assert trivial["majority answer"](train[2]) == "2"
+    assert trivial["majority answer of the question type"](train[3]) == "left"
+    assert trivial["majority answer of the question type"](Sample("x", "avqa", "", "", kind="new")) == "2"
+
+
+def test_the_trivial_caption_is_like_many():
+    texts = [
+        "a dog barks on the grass",
+        "a dog barks on the road",
+        "a dog sleeps on the grass",
+        "rain",
+        "the sea",
+    ]
+    train = [Sample(str(i), "avcap", "", text) for i, text in enumerate(texts)]
+    assert Avcap().trivial(train, 0)["most typical caption of training"](train[0]) == texts[0]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_metric_is_defined_and_the_headline_first(task):
+    sample = Sample(
+        "1", task.name, "", "True", boxes=((0, 0, 1, 1),), intervals=((0, 1),), label="dog", kind="k"
+    )
+    names = [m.name for m in task.metrics([sample] * 2, task.score([sample] * 2, ["True"] * 2))]
+    assert names[0] == task.headline
+    assert set(names) == set(task.definitions)
