@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avalign.losses.value import LossValue
+from avalign.recipe import NonNegative
 
 TINY = 1e-30  # added inside a logarithm: far below any attention that float32 can still learn from
 
@@ -43,10 +44,10 @@ class AVACE(nn.Module):
     def __init__(
         self,
         *,
-        lambda1: float = 1.0,
-        lambda2: float = 1.0,
+        lambda1: NonNegative = 1.0,
+        lambda2: NonNegative = 1.0,
         form: Literal["sum", "cross_entropy"] = "sum",
-        time_weight: float = 1.0,
+        time_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         if form not in ("sum", "cross_entropy"):

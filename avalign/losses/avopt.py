@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from avalign.losses.value import LossValue
 from avalign.ot import Plan, cosine_cost, exact, sinkhorn
 from avalign.ot.sinkhorn import check_settings
+from avalign.recipe import Positive
 
 
 class AVOpT(nn.Module):
@@ -37,9 +39,9 @@ class AVOpT(nn.Module):
         self,
         *,
         backend: Literal["sinkhorn", "exact"] = "sinkhorn",
-        epsilon: float = 0.05,
-        rounds: int = 300,
-        tolerance: float = 1e-3,
+        epsilon: Positive = 0.05,
+        rounds: PositiveInt = 1000,
+        tolerance: Positive = 1e-3,
         value: Literal["dual", "primal"] = "dual",
     ) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from avalign.batch import Batch, Outputs
+from avalign.errors import AvalignError, suggest
 from avalign.losses.coverage import box_coverage, interval_coverage
 from avalign.losses.value import LossValue
 
 
-class ObjectiveError(ValueError):
+class ObjectiveError(AvalignError):
     """A term that cannot be computed, named with what to change."""
 
 
@@ -82,7 +82,7 @@ class Objective(nn.Module):
         """The same losses, some weighted otherwise: what a stage of training asks for."""
         for label in weights:
             if label not in self.weights:
-                raise ObjectiveError(f"no loss term {label!r}.{_nearest(label, self.weights)}")
+                raise ObjectiveError(f"no loss term {label!r}.{suggest(label, self.weights)}")
         merged = self.weights | dict(weights)
         return Objective({label: (self.losses[label], merged[label]) for label in self.weights})
 
@@ -106,6 +106,8 @@ class Objective(nn.Module):
                 value = self.losses[label](**arguments)
             except ValueError as error:
                 raise ObjectiveError(f"loss {label!r}: {error}") from error
+            if not isinstance(value, LossValue):
+                raise ObjectiveError(f"loss {label!r} returned a {type(value).__name__}, not a LossValue")
             _refuse_nonfinite(label, value)
             values[label] = value
         return values
@@ -165,15 +167,9 @@ def _arguments(label: str, loss: nn.Module) -> dict[str, bool]:
             wanted[name] = required
         elif required:
             raise ObjectiveError(
-                f"loss {label!r} asks for {name!r}, which no batch supplies.{_nearest(name, SUPPLIES)}"
+                f"loss {label!r} asks for {name!r}, which no batch supplies.{suggest(name, SUPPLIES)}"
             )
     return wanted
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 1)
-    return (f" Did you mean {close[0]!r}?" if close else "") + f" Known: {', '.join(known)}."
 
 
 def _refuse_nonfinite(label: str, value: LossValue) -> None:

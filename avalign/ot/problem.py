@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from avalign.errors import AvalignError
+
 MASS_TOLERANCE = (
     2.5e-3  # a marginal rounded to bfloat16 passes (2e-3), one normalised with the padding does not
 )
 
 
-class TransportError(ValueError):
+class TransportError(AvalignError, ValueError):
     """A transport problem that has no answer, and why."""
 
 

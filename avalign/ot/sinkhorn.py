@@ -29,7 +29,7 @@ def sinkhorn(
     target_mask: Tensor | None = None,
     *,
     epsilon: float = 0.05,
-    rounds: int = 300,
+    rounds: int = 1000,
     tolerance: float = 1e-3,
     value: Literal["dual", "primal"] = "dual",
 ) -> Plan:
@@ -46,12 +46,7 @@ def sinkhorn(
     Shapes: cost (b, n, m); source, source_mask (b, n); target, target_mask (b, m), True where real
     Source: Cuturi, arXiv:1306.0895; Peyre and Cuturi, arXiv:1803.00567, section 4
     """
-    if not epsilon > 0:
-        raise TransportError(
-            f"epsilon must be above 0, got {epsilon} (for no smoothing use the exact solver)"
-        )
-    if rounds < 1:
-        raise TransportError(f"rounds must be at least 1, got {rounds}")
+    check_settings(epsilon, rounds, tolerance, value)
     given = problem(cost, source, target, source_mask, target_mask)
     with torch.no_grad(), torch.autocast(given.cost.device.type, enabled=False):
         f, g, matrix, error, made = _solve(given, epsilon, rounds, tolerance)

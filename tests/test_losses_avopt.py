@@ -1,0 +1,183 @@
+"""AVOpT as anyone would use it in a loop of their own, and with samples that lack a modality."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from avalign.losses import AVOpT
+from avalign.ot import TransportError, exact, sinkhorn
+from tests.strategies import generator, quick, seeds
+from tests.tolerances import assert_close
+
+
+def tokens(b: int, n: int, m: int, d: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+    random = generator(seed)
+    return tuple(
+        torch.randn(b, k, d, generator=random, dtype=torch.float64, requires_grad=True) for k in (n, m)
+    )
+
+
+def masks(b: int, n: int, m: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    random = generator(seed)
+    pair = [torch.rand(b, k, generator=random) < 0.7 for k in (n, m)]
+    for mask in pair:
+        mask[:, -1] = True
+    return tuple(pair)
+
+
+@pytest.mark.parametrize("backend", ["sinkhorn", "exact"])
+class TestBothBackends:
+    def test_its_gradient_reaches_both_sets_of_features(self, backend: str) -> None:
+        """Fault 1 of the released code: there its gradient was zero."""
+        image, audio = tokens(3, 9, 5)
+        AVOpT(backend=backend)(image, audio).total.backward()
+        assert (image.grad.abs().sum(2) > 0).all()
+        assert (audio.grad.abs().sum(2) > 0).all()
+
+    def test_a_step_against_the_gradient_brings_the_sets_together(self, backend: str) -> None:
+        image, audio = tokens(3, 9, 5)
+        loss = AVOpT(backend=backend, tolerance=1e-9, rounds=5000)
+        before = loss(image, audio).total
+        before.backward()
+        after = loss(image - 0.1 * image.grad, audio - 0.1 * audio.grad).total
+        promised = 0.1 * (image.grad.square().sum() + audio.grad.square().sum())
+        assert_close(before - after, promised, torch.bfloat16)
+
+    def test_its_gradient_is_that_of_its_value(self, backend: str) -> None:
+        loss = AVOpT(backend=backend, epsilon=0.2, tolerance=1e-13, rounds=5000)
+        mask = masks(2, 4, 3)
+
+        def total(image: Tensor, audio: Tensor) -> Tensor:
+            return 3 * loss(image, audio, *mask).total
+
+        assert torch.autograd.gradcheck(total, tokens(2, 4, 3, 3), atol=1e-7, rtol=1e-5)
+
+    def test_one_set_twice_costs_nothing_and_its_opposite_two(self, backend: str) -> None:
+        image, _ = tokens(2, 6, 6)
+        loss = AVOpT(backend=backend, epsilon=0.01)
+        assert 0 <= loss(image, image.flip(1)).total < 0.02
+        one = image[:, :1].expand(-1, 4, -1)
+        assert_close(loss(one, -one).total, 2.0)
+
+    def test_samples_without_a_modality_add_zero_and_learn_nothing(self, backend: str) -> None:
+        image, audio = tokens(4, 6, 5)
+        image_mask, audio_mask = masks(4, 6, 5)
+        has_image = torch.tensor([True, False, True, True])
+        has_audio = torch.tensor([True, True, False, True])
+        image_mask, audio_mask = image_mask & has_image[:, None], audio_mask & has_audio[:, None]
+        loss = AVOpT(backend=backend)
+        value = loss(image, audio, image_mask, audio_mask, has_image, has_audio)
+        value.total.backward()
+        there = has_image & has_audio
+        alone = loss(image[there], audio[there], image_mask[there], audio_mask[there])
+        assert_close(value.total, alone.total * 2 / 4)
+        assert value.applies.tolist() == there.tolist()
+        assert (value.samples[~there] == 0).all()
+        for tensor in (image, audio):
+            assert tensor.grad.isfinite().all()
+            assert (tensor.grad[~there] == 0).all()
+            assert (tensor.grad[there] != 0).any()
+
+    def test_a_batch_without_any_sound_is_zero_and_can_be_differentiated(self, backend: str) -> None:
+        image, audio = tokens(2, 6, 5)
+        nothing = torch.zeros(2, dtype=torch.bool)
+        value = AVOpT(backend=backend)(image, audio, None, nothing[:, None].expand(2, 5), has_audio=nothing)
+        value.total.backward()
+        assert value.total == 0
+        assert (image.grad == 0).all()
+        assert value.parts["unconverged"] == 0
+
+    def test_nobody_said_that_there_is_no_sound(self, backend: str) -> None:
+        image, audio = tokens(3, 6, 5)
+        mask = torch.ones(3, 5, dtype=torch.bool).index_fill(0, torch.tensor([1]), False)
+        with pytest.raises(TransportError, match=r"target: every entry is masked in item\(s\) \[1\]"):
+            AVOpT(backend=backend)(image, audio, audio_mask=mask)
+
+    def test_features_that_are_no_numbers_are_named(self, backend: str) -> None:
+        image, audio = tokens(3, 6, 5)
+        broken = audio.detach().clone()
+        broken[2, 0, 0] = torch.nan
+        there = torch.tensor([False, True, True])
+        with pytest.raises(TransportError, match=r"item\(s\) \[2\]"):
+            AVOpT(backend=backend)(image, broken, has_audio=there)
+        assert AVOpT(backend=backend)(image, broken, has_audio=~there).total.isfinite()
+
+    def test_given_weights_are_the_marginals(self, backend: str) -> None:
+        image, audio = tokens(2, 4, 3)
+        weights = torch.rand(2, 4, generator=generator(1)).double().softmax(1)
+        plan = AVOpT(backend=backend, tolerance=1e-9, rounds=5000).plan(image, audio, image_weights=weights)
+        assert_close(plan.matrix.sum(2), weights)
+        # Where there is nothing to align, the weights may be nothing too.
+        weights = weights * torch.tensor([[1.0], [0.0]])
+        value = AVOpT(backend=backend)(image, audio, has_image=weights.any(1), image_weights=weights)
+        assert value.applies.tolist() == [True, False]
+
+
+@quick
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    seeds,
+    st.sampled_from([0.3, 0.05]),
+    st.sampled_from(["dual", "primal"]),
+)
+def test_it_is_the_mean_of_transport_under_cosine_distance(
+    n: int, m: int, seed: int, epsilon: float, value: str
+) -> None:
+    image, audio = tokens(2, n, m, seed=seed)
+    mask = masks(2, n, m, seed)
+    cost = 1 - torch.cosine_similarity(image[:, :, None], audio[:, None], dim=3)
+    settings = {"epsilon": epsilon, "value": value, "tolerance": 1e-6, "rounds": 20_000}
+    loss = AVOpT(**settings)(image, audio, *mask)
+    assert_close(loss.total, sinkhorn(cost, None, None, *mask, **settings).value.mean(), torch.float32)
+    assert_close(
+        AVOpT(backend="exact")(image, audio, *mask).total, exact(cost, None, None, *mask).value.mean()
+    )
+    assert 0 <= loss.total <= 2
+
+
+@quick
+@given(st.sampled_from([2, 4]), seeds)
+def test_shards_of_a_batch_average_to_the_batch(shards: int, seed: int) -> None:
+    image, audio = tokens(4, 7, 5, seed=seed)
+    there = torch.rand(4, generator=generator(seed)) < 0.7
+    loss = AVOpT()
+    parts = [
+        loss(i, a, has_audio=h).total
+        for i, a, h in zip(image.chunk(shards), audio.chunk(shards), there.chunk(shards), strict=True)
+    ]
+    assert_close(torch.stack(parts).mean(), loss(image, audio, has_audio=there).total)
+
+
+def test_features_in_bfloat16_give_nearly_the_same_loss_and_gradient() -> None:
+    image, audio = (t.detach() for t in tokens(4, 30, 20, 64))
+    whole = [t.clone().requires_grad_() for t in (image, audio)]
+    rounded = [t.bfloat16().requires_grad_() for t in (image, audio)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = AVOpT()(*rounded).total
+    value.backward()
+    reference = AVOpT()(*whole).total
+    reference.backward()
+    assert value.dtype == torch.float32
+    assert_close(value, reference, torch.bfloat16)
+    for near, right in zip(rounded, whole, strict=True):
+        assert near.grad.dtype == torch.bfloat16
+        assert (near.grad - right.grad).norm() < 0.02 * right.grad.norm()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "sinkhron"}, "'sinkhorn' or 'exact', not 'sinkhron'"),
+        ({"epsilon": 0.0}, "epsilon must be above 0"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"value": "both"}, "'dual' or 'primal', not 'both'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_when_it_is_built(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AVOpT(**options)
