@@ -345,7 +345,7 @@ class _Reader:
             try:
                 return adapter.validate_json(json.dumps(candidate), strict=True)
             except ValidationError as error:
-                said = said or dict.fromkeys(e["msg"].removeprefix("Input ") for e in error.errors())
+                said = said or dict.fromkeys(_in_yaml_words(e["msg"]) for e in error.errors())
         words = _literals(hint)
         near = suggest(plain, words) if words and isinstance(plain, str) else ""
         self.report(node.where, path, f"{' or '.join(said)}, got {_shown(plain)}.{near}")
@@ -389,6 +389,12 @@ class _Reader:
             refuse(
                 "train/batch_size", f"{train.batch_size} is no multiple of gradient_accumulation, {parts}."
             )
+
+
+def _in_yaml_words(message: str) -> str:
+    """pydantic speaks of JSON, in sentences about "Input"."""
+    words = message.removeprefix("Input ")
+    return words.replace("a valid array", "a list").replace("an object", "a mapping")
 
 
 def _shown(plain: Any) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from avalign.errors import AvalignError, suggest
@@ -94,11 +95,16 @@ def places(kind: str) -> dict[str, str]:
     kind = kind_named(kind)
     found = dict(SHIPPED[kind])
     for group in sorted({f"avalign.{kind}", f"avalign.{PLURALS[kind]}"}):
-        for point in entry_points(group=group):
+        for point in installed(group):
             place = found.setdefault(point.name, point.value)
             if place != point.value:
                 raise RegistryError(f"two {PLURALS[kind]} are named {point.name!r}: {place}, {point.value}")
     return found
+
+
+@cache  # every installed package is asked
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
 
 
 def names(kind: str) -> list[str]:

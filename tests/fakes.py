@@ -25,16 +25,18 @@ class Mlp:
 
     Shapes: (b, n, d)
     """
-    def __init__(self, dim_in: Tensor, dim_out: int, *, hidden: int = 4096, depth: Annotated[int, Field(gt=0)] = 2): ...
+    def __init__(self, dim_in: Tensor, dim_out: int, *, hidden: int = 4096,
+                 depth: Annotated[int, Field(gt=0)] = 2): ...
 
 class Fusion:
     """Cross attention."""
-    def __init__(self, dim: int, *, heads: int = 4, dropout: float = 0.0, kind: Literal["pre", "post"] = "pre",
-                 betas: tuple[float, float] = (0.9, 0.99), gate: bool = True, names: list[str] | None = None,
-                 size: int | str = 7, cache: Path | None = None, strange: object = object(), odd: int = None): ...
+    def __init__(self, dim: int, *, heads: int = 4, dropout: float = 0.0,
+                 kind: Literal["pre", "post"] = "pre", betas: tuple[float, float] = (0.9, 0.99),
+                 gate: bool = True, names: list[str] | None = None, size: int | str = 7,
+                 cache: Path | None = None, strange: object = object(), odd: int = None): ...
 
-class Loss:
-    """A loss with a needed option."""
+class Needy:
+    """A loss that cannot do without an option."""
     def __init__(self, *, epsilon: float, target: Tensor = None): ...
 '''
 
@@ -47,7 +49,7 @@ PLACES = {
         "language_modelling": "avalign_fakes:Plain",
         "avopt": "avalign_fakes:Mlp",
         "avace": "avalign_fakes:Plain",
-        "needy": "avalign_fakes:Loss",
+        "needy": "avalign_fakes:Needy",
     },
     "llm": {"small": "avalign_fakes:Plain"},
     "source": {"avworld": "avalign_fakes:Plain"},
@@ -56,7 +58,11 @@ PLACES = {
 
 def install(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make the registry ship the fakes above, from a module written into `folder`."""
-    (folder / "avalign_fakes.py").write_text(SOURCE)
-    patch.syspath_prepend(folder)
-    patch.delitem(sys.modules, "avalign_fakes", raising=False)
+    write_module(patch, folder, "avalign_fakes", SOURCE)
     patch.setattr(registry, "SHIPPED", PLACES)
+
+
+def write_module(patch: pytest.MonkeyPatch, folder: Path, name: str, source: str) -> None:
+    (folder / f"{name}.py").write_text(source)
+    patch.syspath_prepend(folder)
+    patch.delitem(sys.modules, name, raising=False)
