@@ -89,9 +89,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
     """Train a recipe, score it, and leave a run folder with a report."""
-    settings = overrides or []
+    settings = list(overrides or [])
     if recipe is not None and "=" in recipe and not Path(recipe).is_file():
-        recipe, settings = None, [recipe, *settings]
+        settings.insert(0, recipe)
+        recipe = None
     if recipe is not None:
         read = _read(recipe, settings)
     elif resume and run is not None:
