@@ -57,4 +57,5 @@ def test_what_is_not_available_has_neither_value_nor_interval():
     assert Metric("METEOR", None, fixed=0.3).value() == 0.3
     assert Metric("METEOR", None, fixed=0.3).interval(10, 0) is None
     assert mean("x", []).value() is None
-    assert mean("x", [1.0]).interval(0, 0) is None
+    assert mean("x", [1.0, 0.0]).interval(0, 0) is None
+    assert mean("x", [1.0]).interval(10, 0) is None  # one sample says nothing of others

@@ -115,7 +115,10 @@ def test_trivial_boxes():
         for i, b in enumerate([(0, 0, 0.2, 0.4), (0.2, 0, 0.4, 0.2)])
     ]
     trivial = Arig().trivial(train, seed=0)
+    train += [Sample("x", "arig", "", "", label=label) for label in ("dog", "cat", "dog")]
+    trivial = Arig().trivial(train, seed=0)
     sample = Sample("test 1", "arig", "", "")
+    assert {read_box(answer(sample)).label for answer in trivial.values()} == {"dog"}
     answers = {name: read_box(answer(sample)).box for name, answer in trivial.items()}
     assert answers["whole image"] == (0, 0, 1, 1)
     assert answers["centre box"] == (0.25, 0.25, 0.75, 0.75)
@@ -137,6 +140,7 @@ def test_trivial_intervals():
 def test_trivial_verdicts_and_answers():
     train = [Sample(str(i), "avfc", "", r) for i, r in enumerate(["yes", "False", "no"])]
     assert Avfc().trivial(train, 0)["majority answer"](train[0]) == "False"
+    assert Avfc().trivial(train, 0)["always True"](train[0]) == "True"
     asked = [("count", "two"), ("count", "2"), ("place", "left"), ("place", "right"), ("place", "left")]
     train = [Sample(str(i), "avqa", "", r, kind=k) for i, (k, r) in enumerate([*asked, ("count", "2.")])]
     trivial = Avqa().trivial(train, 0)

@@ -22,7 +22,7 @@ from avalign.batch import Sample
 from avalign.grammar import normalise_answer, read_boxes, write_box
 from avalign.meerkatbench.bootstrap import Metric, mean, mean_of_groups
 from avalign.meerkatbench.metrics import best_iou, ciou, fill, success_auc
-from avalign.meerkatbench.task import Scored, Trivial
+from avalign.meerkatbench.task import Scored, Trivial, most_common
 
 
 class Arig:
@@ -58,20 +58,26 @@ class Arig:
             yield mean("class accuracy", [s.values["class"] for s in scored])
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
+        """Boxes, labelled with the most common class of training."""
         boxes = np.array([box for sample in train for box in sample.boxes], dtype=float).reshape(-1, 4)
         mean_box = boxes.mean(0)
+        labels = [sample.label for sample in train if sample.label]
+        label = most_common(labels) if labels else None
+
+        def written(box: Sequence[float] | np.ndarray) -> str:
+            return write_box(np.clip(box, 0, 1).tolist(), label, decimals=4)
 
         def random_box(sample: Sample) -> str:
             """A training box's size at a random place."""
             generator = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
             x0, y0, x1, y1 = boxes[generator.integers(len(boxes))]
             left, top = generator.uniform(0, 1 - (x1 - x0)), generator.uniform(0, 1 - (y1 - y0))
-            return _written((left, top, left + x1 - x0, top + y1 - y0))
+            return written((left, top, left + x1 - x0, top + y1 - y0))
 
         return {
-            "whole image": lambda _: _written((0, 0, 1, 1)),
-            "centre box": lambda _: _written((0.25, 0.25, 0.75, 0.75)),
-            "mean box of training": lambda _: _written(mean_box),
+            "whole image": lambda _: written((0, 0, 1, 1)),
+            "centre box": lambda _: written((0.25, 0.25, 0.75, 0.75)),
+            "mean box of training": lambda _: written(mean_box),
             "random box of training sizes": random_box,
         }
 
@@ -93,7 +99,3 @@ def _score(sample: Sample, answer: str) -> Scored:
     if sample.label is not None:
         values["class"] = float(normalise_answer(found[0].label or "") == normalise_answer(sample.label))
     return Scored({"boxes": [list(f.box) for f in found], "label": found[0].label}, values)
-
-
-def _written(box: Sequence[float] | np.ndarray) -> str:
-    return write_box(np.clip(box, 0, 1).tolist(), decimals=4)

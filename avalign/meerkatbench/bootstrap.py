@@ -34,12 +34,15 @@ class Metric:
         return _finite(self.combine(self.parts.sum(0)))
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float] | None:
-        """The 95 % percentile bootstrap interval over samples; the same `seed` draws the same samples."""
+        """The 95 % percentile bootstrap interval over samples; the same `seed` draws the same samples.
+
+        None for one sample, for no resamples, and for what cannot be resampled.
+        """
         drawn = self._resampled(resamples, seed)
         return None if drawn is None else _percentiles(drawn)
 
     def _resampled(self, resamples: int, seed: int) -> np.ndarray | None:
-        if self.parts is None or len(self.parts) == 0 or resamples == 0:
+        if self.parts is None or len(self.parts) < 2 or resamples == 0:
             return None
         n = len(self.parts)
         generator = np.random.default_rng(seed)

@@ -156,10 +156,11 @@ def meteor(answers: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     ) as program:
         assert program.stdin is not None
         assert program.stdout is not None
+        asked, answered = program.stdin, program.stdout
 
         def ask(*parts: str) -> str:
-            print(" ||| ".join(parts), file=program.stdin, flush=True)
-            return program.stdout.readline().strip()
+            print(" ||| ".join(parts), file=asked, flush=True)
+            return answered.readline().strip()
 
         statistics = [
             ask("SCORE", *map(" ".join, refs), " ".join(answer))
@@ -167,5 +168,5 @@ def meteor(answers: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
         ]
         ask("EVAL", *statistics)  # answers with the score of each, then of all
         for _ in answers[1:]:
-            program.stdout.readline()
-        return float(program.stdout.readline())
+            answered.readline()
+        return float(answered.readline())

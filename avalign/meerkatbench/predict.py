@@ -1,0 +1,47 @@
+"""Ask a trained model about files: `avalign predict runs/x --image a.jpg --audio b.wav "Where is it?"`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avalign.batch import Sample
+from avalign.errors import AvalignError
+
+
+def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: Path | None = None) -> str:
+    """The answer of the run's model; the picture of it is written to `out` (answer.png when not given).
+
+    text: the question; "<image>" and "<audio>" are put in front of it where it does not place them itself
+    """
+    from avalign.data.media import read_audio, read_image
+    from avalign.meerkatbench.pictures import draw_answer
+
+    if image is None and audio is None:
+        raise AvalignError("predict: needs --image or --audio, or both")
+    if not text.strip():
+        raise AvalignError("predict: the question is empty")
+    for place, file in (("image", image), ("audio", audio)):
+        if f"<{place}>" in text and file is None:
+            raise AvalignError(f"predict: the question holds <{place}>, but no --{place} is given")
+    # Media first: a bad file is named before the model takes its time to load.
+    picture = None if image is None else read_image(image)
+    wave, rate = (None, 16_000) if audio is None else read_audio(audio)
+    import avalign
+
+    missing = [
+        f"<{p}>"
+        for p, file in (("image", image), ("audio", audio))
+        if file is not None and f"<{p}>" not in text
+    ]
+    sample = Sample(
+        id="predict",
+        task="avqa",
+        instruction="".join([*missing, text.strip()]),
+        response="",
+        image=picture,
+        audio=wave,
+        sample_rate=rate,
+    )
+    explained = avalign.load(run).explain(sample)
+    draw_answer(sample, explained, out or Path("answer.png"))
+    return str(explained.answer)
