@@ -59,17 +59,17 @@ def _marginal(weights: Tensor | None, mask: Tensor | None, shape: tuple[int, ...
 
 @st.composite
 def transports(draw: st.DrawFn, most: int = 7, batch: int = 3) -> Transport:
-    """Costs in 0..1 or between features; marginals uniform or given (zeros among them); masks or none.
+    """Costs in 0..0.5, free or between features; marginals uniform or given (zeros too); masks or none.
 
-    Costs come from a seeded generator, not entry by entry: Sinkhorn's rate falls like exp(-1 / epsilon)
-    on costs built against it, and that is not what these tests are about.
+    With costs in 0..r a round of Sinkhorn leaves at most tanh(r / (2 epsilon))^2 of the error (Birkhoff's
+    theorem): every problem here converges to 1e-10 within 1,000 rounds at epsilon 0.1.
     """
     b, n, m = draw(st.integers(1, batch)), draw(st.integers(1, most)), draw(st.integers(1, most))
     random = generator(draw(seeds))
-    cost = torch.rand(b, n, m, generator=random, dtype=torch.float64)
+    cost = torch.rand(b, n, m, generator=random, dtype=torch.float64) / 2
     if draw(st.booleans()):
         x, y = (torch.randn(b, k, 3, generator=random, dtype=torch.float64) for k in (n, m))
-        cost = 0.5 - 0.5 * torch.cosine_similarity(x[:, :, None], y[:, None], dim=3)
+        cost = 0.25 - 0.25 * torch.cosine_similarity(x[:, :, None], y[:, None], dim=3)
     sides = []
     for k in (n, m):
         mask = weights = None

@@ -169,11 +169,14 @@ class TestTheMapCanBeWrong:
         assert value.total.isfinite()
         assert logits.grad.isfinite().all()
 
-    def test_maps_in_bfloat16_are_summed_in_float32(self, form: str) -> None:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_maps_in_half_precision_are_summed_in_float32(self, form: str, dtype: torch.dtype) -> None:
         arguments = given_(b=2, n=300, m=40)
+        arguments["image_map"][:, :, 7] = 0
+        arguments["patch_target"][:, 7] = 0
         reference = AVACE(form=form)(**arguments).total
-        low = {k: v.bfloat16() if v.is_floating_point() else v for k, v in arguments.items()}
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = {k: v.to(dtype) if v.is_floating_point() else v for k, v in arguments.items()}
+        with torch.autocast("cpu", dtype=dtype):
             value = AVACE(form=form)(**low).total
         assert value.dtype == torch.float32
         assert_close(value, reference, torch.bfloat16)
@@ -309,9 +312,9 @@ class TestCoverage:
         assert_close(box_coverage(grid(2, 2), outside, torch.tensor([[True]])), [[0, 0, 1.0, 0]])
 
     def test_intervals_by_hand(self) -> None:
-        """Tokens of 1 s that overlap by a half; intervals 0.5-1.25 and 1-2, of which 1-1.25 counts once."""
+        """Tokens of 1 s, two of which overlap; intervals 0.5-1.25 and 0.75-2, whose overlap counts once."""
         spans = torch.tensor([[0.0, 1.0], [0.5, 1.5], [1.5, 2.5], [3.0, 4.0]])
-        pair = torch.tensor([[[0.5, 1.25], [1.0, 2.0]]])
+        pair = torch.tensor([[[0.5, 1.25], [0.75, 2.0]]])
         assert_close(interval_coverage(spans, pair, torch.tensor([[True, True]])), [[0.5, 1.0, 0.5, 0]])
         assert_close(interval_coverage(spans, pair, torch.tensor([[True, False]])), [[0.5, 0.75, 0, 0]])
         assert_close(interval_coverage(spans, pair[:, :0], torch.ones(1, 0).bool()), [[0.0, 0, 0, 0]])

@@ -122,7 +122,7 @@ class TestBothBackends:
     st.integers(1, 9),
     st.integers(1, 9),
     seeds,
-    st.sampled_from([0.3, 0.05]),
+    st.sampled_from([0.5, 0.3]),
     st.sampled_from(["dual", "primal"]),
 )
 def test_it_is_the_mean_of_transport_under_cosine_distance(
@@ -131,7 +131,7 @@ def test_it_is_the_mean_of_transport_under_cosine_distance(
     image, audio = tokens(2, n, m, seed=seed)
     mask = masks(2, n, m, seed)
     cost = 1 - torch.cosine_similarity(image[:, :, None], audio[:, None], dim=3)
-    settings = {"epsilon": epsilon, "value": value, "tolerance": 1e-6, "rounds": 20_000}
+    settings = {"epsilon": epsilon, "value": value, "tolerance": 1e-8, "rounds": 5000}
     loss = AVOpT(**settings)(image, audio, *mask)
     assert_close(loss.total, sinkhorn(cost, None, None, *mask, **settings).value.mean(), torch.float32)
     assert_close(
@@ -145,7 +145,7 @@ def test_it_is_the_mean_of_transport_under_cosine_distance(
 def test_shards_of_a_batch_average_to_the_batch(shards: int, seed: int) -> None:
     image, audio = tokens(4, 7, 5, seed=seed)
     there = torch.rand(4, generator=generator(seed)) < 0.7
-    loss = AVOpT()
+    loss = AVOpT(epsilon=0.3)
     parts = [
         loss(i, a, has_audio=h).total
         for i, a, h in zip(image.chunk(shards), audio.chunk(shards), there.chunk(shards), strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avalign.batch import Batch, Fused, Outputs, Tokens
 from avalign.losses import AVACE, AVOpT, LanguageModelling, LossValue
 from avalign.losses.objective import (
+    SUPPLIES,
     NonFiniteTerm,
     Objective,
     ObjectiveError,
@@ -89,7 +90,7 @@ def rows(outputs: Outputs, batch: Batch, part: slice) -> tuple[Outputs, Batch]:
 
 
 def meerkat(**weights: float) -> Objective:
-    terms = {"language_modelling": LanguageModelling(), "avopt": AVOpT(), "avace": AVACE()}
+    terms = {"language_modelling": LanguageModelling(), "avopt": AVOpT(epsilon=0.3), "avace": AVACE()}
     return Objective({label: (loss, weights.get(label, 1.0)) for label, loss in terms.items()})
 
 
@@ -123,7 +124,7 @@ class TestTheSum:
         outputs, batch, _ = example()
         _, log = meerkat()(outputs, batch)
         both = batch.has_image & batch.has_audio
-        alone = AVOpT()(outputs.image.values[both], outputs.audio.values[both])
+        alone = AVOpT(epsilon=0.3)(outputs.image.values[both], outputs.audio.values[both])
         assert_close(log["avopt"], alone.total * both.float().mean(), torch.float32)
         assert_close(log["language_modelling"], LanguageModelling()(outputs.logits, outputs.labels).total)
         # Boxes on a 3 x 2 grid: the first has the union of two, the second only its first.
@@ -206,6 +207,31 @@ class TestWeights:
 
 
 class TestArguments:
+    def test_every_name_on_the_list_arrives_as_it_is_described(self) -> None:
+        given_ = {}
+
+        class Spy(nn.Module):
+            def forward(
+                self, image, audio, image_mask, audio_mask, has_image, has_audio, image_map, audio_map,
+                patch_target, time_target, has_box, has_interval, logits, labels,
+            ) -> LossValue:  # fmt: skip
+                given_.update(locals())
+                return LossValue(image.sum())
+
+        outputs, batch, _ = example()
+        Objective({"spy": (Spy(), 1.0)})(outputs, batch)
+        assert set(SUPPLIES) <= set(given_)
+        assert given_["image"] is outputs.image.values
+        assert given_["audio_mask"] is outputs.audio.mask
+        assert given_["image_map"].shape == (4, AUDIO, ROWS * COLUMNS)
+        assert given_["audio_map"].shape == (4, ROWS * COLUMNS, AUDIO)
+        assert given_["logits"] is outputs.logits
+        # The last sample has boxes and no image, the third an interval and no sound: neither is a truth.
+        assert given_["has_box"].tolist() == [True, True, False, False]
+        assert given_["has_interval"].tolist() == [True, False, False, True]
+        assert_close(given_["patch_target"][0], [1, 0.9, 0.5, 0, 0, 0], torch.float32)
+        assert_close(given_["time_target"][0], [0.5, 1, 0, 0])
+
     def test_a_name_that_no_batch_supplies_is_refused_when_built(self) -> None:
         class Wrong(nn.Module):
             def forward(self, image_maps: Tensor) -> LossValue: ...
