@@ -1,0 +1,126 @@
+"""The five tasks asked of a composed scene, each in several phrasings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from avalign.data.paired_folder.composing import Tile
+from avalign.grammar import Interval, write_box, write_interval, write_verdict
+
+MEDIA = "<image><audio>"
+FACTS = ("type1", "type4")
+QUESTIONS = ("sounding", "place", "audible", "visible", "count")
+
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    "arig": (
+        "Which object in the picture is heard? Name it with its box.",
+        "Find what makes the sound: its name and its box.",
+        "Where is the source of the sound? Answer with name and box.",
+        "Point at the one that can be heard, giving its name and its box.",
+    ),
+    "igatl": (
+        "During which seconds is something from the picture heard?",
+        "When does an object in the picture sound? Give start and end.",
+        "Give the time in which the sound belongs to the picture.",
+    ),
+    "type1": (
+        "The sound is made by the object in {box}. True or false?",
+        "Does the object in {box} make the sound? True or false?",
+        "Is what lies in {box} the source of the sound? True or false?",
+    ),
+    "type4": (
+        "The sound goes with the scene. True or false?",
+        "Could this sound come from something in the picture? True or false?",
+        "Is the source of the sound in the picture? True or false?",
+    ),
+    "sounding": ("What is heard?", "Name the object that makes the sound.", "Which object can be heard?"),
+    "place": (
+        "Where in the picture is the object that is heard?",
+        "In which part of the picture is the source of the sound?",
+    ),
+    "audible": ("Is {name} heard?", "Can {name} be heard?"),
+    "visible": ("Is {name} in the picture?", "Can {name} be seen?"),
+    "count": (
+        "How many photographs make up the picture?",
+        "Count the photographs in the picture.",
+    ),
+    "avcap": (
+        "Describe what is seen and what is heard.",
+        "Write a caption for this picture and its sound.",
+        "What is where, and which of it is heard?",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An instruction and its answer."""
+
+    instruction: str
+    response: str
+    kind: str | None = None
+    references: tuple[str, ...] = ()
+
+
+def _phrase(key: str, rng: np.random.Generator, **slots: str) -> str:
+    choices = PHRASINGS[key]
+    return MEDIA + choices[int(rng.integers(len(choices)))].format(**slots)
+
+
+def a(name: str) -> str:
+    """dog -> a dog, owl -> an owl"""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def arig(sounding: Tile, rng: np.random.Generator) -> Asked:
+    return Asked(_phrase("arig", rng), " ".join(write_box(box, sounding.name) for box in sounding.boxes))
+
+
+def igatl(interval: Interval, rng: np.random.Generator) -> Asked:
+    return Asked(_phrase("igatl", rng), write_interval(interval))
+
+
+def avfc(kind: str, true: bool, tiles: list[Tile], sounding: Tile | None, rng: np.random.Generator) -> Asked:
+    """type1: the box of the sounding photograph, or of another one. type4: the scene is drawn to fit."""
+    slots = {}
+    if kind == "type1":
+        shown = [t for t in tiles if (t is sounding) == true]
+        boxes = shown[int(rng.integers(len(shown)))].boxes
+        slots["box"] = write_box(boxes[int(rng.integers(len(boxes)))])
+    return Asked(_phrase(kind, rng, **slots), write_verdict(true), kind)
+
+
+def avqa(
+    kind: str, true: bool, tiles: list[Tile], sounding: Tile, classes: list[str], rng: np.random.Generator
+) -> Asked:
+    """`true`: whether a yes/no question is to be answered by yes."""
+    if kind == "sounding":
+        return Asked(_phrase(kind, rng), sounding.name, kind)
+    if kind == "place":
+        return Asked(_phrase(kind, rng), sounding.place, kind)
+    if kind == "count":
+        return Asked(_phrase(kind, rng), str(len(tiles)), kind)
+    seen = [t.name for t in tiles]
+    if kind == "audible":  # asked of what is seen only: the picture does not tell
+        names = [n for n in seen if (n == sounding.name) == true]
+    else:
+        names = [n for n in classes if (n in seen) == true]
+    name = a(names[int(rng.integers(len(names)))])
+    return Asked(_phrase(kind, rng, name=name), "yes" if true else "no", kind)
+
+
+def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
+    """What makes the sound comes first, then the rest in the order of the picture."""
+    rest = [t for t in tiles if t is not sounding]
+    others = " and ".join(f"{a(t.name)} {t.place}" for t in rest)
+    names = " and ".join(a(t.name) for t in rest)
+    it, place = sounding.name, sounding.place
+    captions = (
+        f"{a(it)} is heard {place}, with {others}",
+        f"{a(it)} {place} makes a sound beside {others}",
+        f"the {it} {place} can be heard, and {names} can be seen",
+        f"a picture of {a(it)} {place}, which is heard, and of {others}",
+    )
+    return Asked(_phrase("avcap", rng), captions[0], references=captions[1:])
