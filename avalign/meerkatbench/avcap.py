@@ -32,8 +32,8 @@ class Avcap:
     headline = "CIDEr-D"
     group_name = ""
     definitions = {  # noqa: RUF012
-        "CIDEr-D": "n = 1..4, sigma 6, x 10 (10 is the most); document frequencies of this test list's "
-        "references, kept in resampling",
+        "CIDEr-D": "n = 1..4, sigma 6, x 10: at most 10, less where references differ; document frequencies "
+        "of this test list's references, kept in resampling",
         **{f"BLEU@{n}": "corpus level, closest reference length, no smoothing" for n in ORDERS},
         "ROUGE-L": "beta 1.2, best P and best R over references taken apart",
         "METEOR": "1.5, by its Java program; n/a without Java and AVALIGN_METEOR_JAR, the path of its jar",
