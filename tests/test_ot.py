@@ -119,7 +119,7 @@ class TestSinkhorn:
         assert gaps[2] < 0.02
 
     def test_any_potentials_make_a_lower_bound_and_are_improved_first(self) -> None:
-        """By hand: g = (0, -5) admits f = (1, 3), which admits g = (0, 0): 2, the exact cost; as given -0.5."""
+        """By hand: g = (0, -5) admits f = (1, 3), which admits g = (0, 0): 2, the exact cost; not -0.5."""
         plan = exact(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]))
         poor = replace(plan, target_potential=torch.tensor([[0.0, -5.0]]))
         assert_close(poor.lower, [2.0])
