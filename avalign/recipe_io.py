@@ -204,7 +204,7 @@ class _Reader:
 
     def text(self, path: Path, by: str) -> str:
         try:
-            return path.read_bytes().decode("utf-8-sig")
+            return path.read_bytes().decode("utf-8")
         except FileNotFoundError:
             beside = sorted(p.name for p in path.parent.glob("*.y*ml"))
             hint = suggest(path.name, beside) if beside else ""

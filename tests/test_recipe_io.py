@@ -192,7 +192,8 @@ def test_a_written_recipe_reads_back_as_the_same_recipe(recipe, tmp_path_factory
 
 
 def test_a_written_recipe_states_every_default(reads):
-    text = dump(reads("model: {fusion: avace}"))
+    text = dump(reads("model: {fusion: avace}\ndata: {root: fée/données}"))
+    assert "  root: fée/données\n" in text
     assert "fusion: {name: avace, heads: 4, dropout: 0.0, kind: pre, betas: [0.9, 0.99], gate: true," in text
     assert "  keep_checkpoints: 2\n" in text
 
@@ -417,6 +418,27 @@ def test_all_problems_are_reported_at_once(problems, folder):
         "command line  train.batch_size",
         "base.yaml:2  train.warmup",
         "command line  evaluation.tasks.1",
+    ]
+
+
+def test_a_wrong_entry_does_not_move_the_places_of_those_after_it(problems):
+    found = problems("train: {stages: [{name: a, steps: 1, train: [[llm], fussion]}]}")
+    assert [problem.partition(": ")[0] for problem in found] == [
+        "r.yaml:2  train.stages.0.train.0",
+        "r.yaml:2  train.stages.0.train.1",
+    ]
+
+
+def test_a_wrong_value_is_not_complained_of_twice(problems):
+    """Its default, 32, would not be a multiple of 5 either."""
+    assert problems("train: {batch_size: x, gradient_accumulation: 5}") == [
+        'r.yaml:2  train.batch_size: should be a valid integer, got "x".'
+    ]
+
+
+def test_what_is_missing_is_missing_where_the_rest_was_written(problems):
+    assert problems("train: {stages: [{name: a}]}", "train.stages.a.learning_rate=1") == [
+        "r.yaml:2  train.stages.0.steps: missing, and it has no default."
     ]
 
 
