@@ -45,7 +45,7 @@ class PairedFolder:
     offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all
-                 through one at 4 kHz, which every source reaches, so scores owe nothing to bandwidth
+                 through one at 4 kHz, which nearly every file reaches, so scores owe little to bandwidth
     augment:     in training, mirror photographs at random and change the loudness by up to 6 dB
 
     What is used is decoded once by `prepare` and held in memory (12 kB for a photograph of 64 x 64 px, 32 kB
