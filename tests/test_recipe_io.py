@@ -712,3 +712,11 @@ def test_importing_imports_nothing_heavy():
     code = "import sys, avalign.recipe_io; print({'torch', 'numpy', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_recipe_that_comes_with_avalign_is_right():
+    """Against the real components: an option renamed there must be renamed here."""
+    paths = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    assert "meerkat.yaml" in [path.name for path in paths]
+    for path in paths:
+        assert read(path).train.stages, path.name
