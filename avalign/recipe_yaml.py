@@ -139,8 +139,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    """In quotes where the reader would understand something else."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if scalar(text) == text else "'")
+    """Quoted where the reader would take it for something else; escaped what it would take for a line end."""
+    style = '"' if not text.isprintable() else None if scalar(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
 def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.Node:

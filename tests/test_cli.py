@@ -167,6 +167,15 @@ def test_check_prints_the_recipe_with_all_defaults(folder):
     assert "fusion: {name: avace, heads: 4" in result.stdout
 
 
+def test_every_recipe_that_comes_with_avalign_is_right():
+    """Against the real components: an option renamed there must be renamed here."""
+    paths = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    assert "meerkat.yaml" in [path.name for path in paths]
+    for path in paths:
+        result = run("check", str(path))
+        assert result.exit_code == 0, result.output
+
+
 def test_check_prints_every_problem(folder):
     Path("r.yaml").write_text("name: x\nsed: 4\ntrain:\n  warmup: 2\n")
     lines = error_of(run("check", "r.yaml")).splitlines()

@@ -90,6 +90,10 @@ def test_a_name_is_all_a_recipe_must_say(reads):
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     [
+        "\x85",
+        "a\u2028b",
+        "\r",
+        "\ufeffx",
         "1e-4",
         "5",
         "no",
@@ -712,11 +716,3 @@ def test_importing_imports_nothing_heavy():
     code = "import sys, avalign.recipe_io; print({'torch', 'numpy', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_every_recipe_that_comes_with_avalign_is_right():
-    """Against the real components: an option renamed there must be renamed here."""
-    paths = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-    assert "meerkat.yaml" in [path.name for path in paths]
-    for path in paths:
-        assert read(path).train.stages, path.name
