@@ -1,0 +1,82 @@
+"""From a recipe to a model, its data and its objective: the only wiring there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from avalign import registry
+from avalign.errors import AvalignError
+from avalign.losses.objective import Objective
+from avalign.model import AudioVisualLM
+from avalign.recipe import Component, Recipe
+
+
+def _make(kind: str, path: str, component: Component, *wired: Any) -> Any:
+    """One component, its options by name; what it refuses is reported at its place in the recipe."""
+    try:
+        return registry.load(kind, component.name)(*wired, **component.options)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, AvalignError):
+            raise
+        raise AvalignError(f"{path}: {kind} {component.name!r}: {error}") from error
+
+
+def build_source(recipe: Recipe) -> Any:
+    """The source of samples, its data found or generated."""
+    source = _make("source", "data.source", recipe.data.source)
+    source.on_error = recipe.data.on_error
+    source.prepare(recipe.data.root, seed=recipe.seed, workers=max(1, os.cpu_count() or 1))
+    asked = {task for stage in recipe.train.stages for task in stage.tasks} | set(recipe.evaluation.tasks)
+    unknown = sorted(asked - set(source.tasks))
+    if unknown:
+        raise AvalignError(
+            f"source {recipe.data.source.name!r} has no task {', '.join(unknown)}. Known: {', '.join(source.tasks)}"
+        )
+    return source
+
+
+def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
+    """The model as it is before training.
+
+    texts: what a tokenizer is built from, if the language model builds its own; or the folder of one
+    """
+    parts = recipe.model
+    image = _make("image_encoder", "model.image_encoder", parts.image_encoder)
+    audio = _make("audio_encoder", "model.audio_encoder", parts.audio_encoder)
+    llm = _make("llm", "model.llm", parts.llm, texts)
+    width = parts.width
+
+    def projector(name: str, dim_in: int, dim_out: int) -> Any:
+        return _make("projector", f"model.{name}", getattr(parts, name), dim_in, dim_out)
+
+    return AudioVisualLM(
+        image_encoder=image,
+        audio_encoder=audio,
+        image_projector=projector("image_projector", image.width, width),
+        audio_projector=projector("audio_projector", audio.width, width),
+        fusion=_make("fusion", "model.fusion", parts.fusion, width),
+        image_connector=projector("image_connector", width, llm.width),
+        audio_connector=projector("audio_connector", width, llm.width),
+        llm=llm,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+    )
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """Every loss term of the recipe with its weight."""
+    return Objective(
+        {
+            label: (_make("loss", f"losses.{label}", term), term.weight)
+            for label, term in recipe.losses.items()
+        }
+    )
+
+
+def trained_parts(recipe: Recipe) -> set[str]:
+    """The parts that some stage trains: what a run has to save even of a stock model."""
+    from avalign.model import PARTS
+
+    return {part for stage in recipe.train.stages for part in (stage.train or PARTS)}

@@ -1,0 +1,145 @@
+"""Samples to batches: media prepared, places widened, text padded, truth as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avalign.batch import Batch, Sample
+from avalign.errors import AvalignError
+
+IGNORED = -100  # label of what the loss does not count
+
+
+class SampleError(AvalignError):
+    """A sample that cannot be used, named by its id."""
+
+    def __init__(self, sample: str, why: str) -> None:
+        super().__init__(f"sample {sample}: {why}")
+        self.sample, self.why = sample, why
+
+
+def check(sample: Sample) -> None:
+    """Refuse what would be trained on silently: places without media, odd shapes, NaN, boxes outside."""
+    for place, media in (("<image>", sample.image), ("<audio>", sample.audio)):
+        if media is not None and place not in sample.instruction:
+            raise SampleError(sample.id, f"has media for {place}, but its instruction has no such place")
+    image, audio = sample.image, sample.audio
+    if image is not None and (
+        image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size
+    ):
+        raise SampleError(sample.id, f"image is {image.dtype} {image.shape}, not uint8 (height, width, 3)")
+    if audio is not None:
+        if audio.ndim != 1 or not len(audio):
+            raise SampleError(sample.id, f"audio has shape {audio.shape}, not (samples,) with at least one")
+        if not np.isfinite(audio).all():
+            raise SampleError(
+                sample.id, f"audio holds {int((~np.isfinite(audio)).sum())} values that are not finite"
+            )
+        if sample.sample_rate <= 0:
+            raise SampleError(sample.id, f"sample_rate is {sample.sample_rate} Hz")
+    for left, top, right, bottom in sample.boxes:
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise SampleError(
+                sample.id, f"box [{left:g}, {top:g}, {right:g}, {bottom:g}] is empty or not within 0..1"
+            )
+    for start, end in sample.intervals:
+        if not 0 <= start < end:
+            raise SampleError(sample.id, f"interval [{start:g}, {end:g}] is empty or begins before 0")
+
+
+@dataclass
+class Collator:
+    """Built by the model, so that it prepares media as the encoders want them. Usable in loader processes."""
+
+    prepare_image: Callable[[np.ndarray], Tensor]
+    prepare_audio: Callable[[np.ndarray, int], Tensor]
+    seconds: float  # the longest clip that the audio encoder takes
+    prompt_ids: Callable[[str, int, int], list[int]]
+    response_ids: Callable[[str], list[int]]
+    pad_id: int
+    image_tokens: int
+    audio_tokens: int
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """For training: prompt and response, padded on the right."""
+        return self._collate(samples, respond=True)
+
+    def prompts(self, samples: Sequence[Sample]) -> Batch:
+        """For generation: prompts only, padded on the left."""
+        return self._collate(samples, respond=False)
+
+    def check(self, sample: Sample) -> None:
+        """SampleError unless the sample is sound and its audio no longer than the encoder takes."""
+        check(sample)
+        if sample.audio is not None and len(sample.audio) > (self.seconds + 0.01) * sample.sample_rate:
+            raise SampleError(
+                sample.id,
+                f"audio lasts {len(sample.audio) / sample.sample_rate:.2f} s, the audio encoder takes "
+                f"{self.seconds:g} s; cut it to the part that is meant",
+            )
+
+    def _collate(self, samples: Sequence[Sample], *, respond: bool) -> Batch:
+        for sample in samples:
+            self.check(sample)
+        rows, labels = [], []
+        for sample in samples:
+            prompt = self.prompt_ids(sample.instruction, self.image_tokens, self.audio_tokens)
+            response = self.response_ids(sample.response) if respond else []
+            rows.append(prompt + response)
+            labels.append([IGNORED] * len(prompt) + response)
+        left = not respond
+        return Batch(
+            image=_stack(
+                [None if s.image is None else self.prepare_image(s.image) for s in samples], self._blank_image
+            ),
+            audio=_stack(
+                [None if s.audio is None else self.prepare_audio(s.audio, s.sample_rate) for s in samples],
+                self._blank_audio,
+            ),
+            has_image=torch.tensor([s.image is not None for s in samples]),
+            has_audio=torch.tensor([s.audio is not None for s in samples]),
+            seconds=torch.tensor([0.0 if s.audio is None else len(s.audio) / s.sample_rate for s in samples]),
+            input_ids=_pad(rows, self.pad_id, left),
+            attention_mask=_pad([[1] * len(row) for row in rows], 0, left),
+            labels=_pad(labels, IGNORED, left),
+            **_truth([s.boxes for s in samples], "boxes", "box_mask", 4),
+            **_truth([s.intervals for s in samples], "intervals", "interval_mask", 2),
+        )
+
+    def _blank_image(self) -> Tensor:
+        return torch.zeros_like(self.prepare_image(np.zeros((8, 8, 3), np.uint8)))
+
+    def _blank_audio(self) -> Tensor:
+        return torch.zeros_like(self.prepare_audio(np.zeros(800, np.float32), 8_000))
+
+
+def _stack(rows: Sequence[Tensor | None], blank: Callable[[], Tensor]) -> Tensor:
+    """Stack what is there, zeros in the place of what is not (masked by has_image and has_audio)."""
+    known = next((row for row in rows if row is not None), None)
+    zeros = blank() if known is None else torch.zeros_like(known)
+    return torch.stack([zeros if row is None else row for row in rows])
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
+    length = max(map(len, rows))
+    padded = torch.full((len(rows), length), value)
+    for k, row in enumerate(rows):
+        where = slice(length - len(row), length) if left else slice(0, len(row))
+        padded[k, where] = torch.tensor(row, dtype=torch.long)
+    return padded
+
+
+def _truth(rows: Sequence[Sequence[Sequence[float]]], name: str, mask: str, size: int) -> dict[str, Tensor]:
+    count = max(1, *(len(row) for row in rows))
+    values = torch.zeros(len(rows), count, size)
+    real = torch.zeros(len(rows), count, dtype=torch.bool)
+    for k, row in enumerate(rows):
+        if row:
+            values[k, : len(row)] = torch.tensor(row)
+            real[k, : len(row)] = True
+    return {name: values, mask: real}

@@ -1,0 +1,138 @@
+"""avworld: a generated world of objects that are seen and heard, with exact boxes and intervals.
+
+Needs no download. Fourteen classes, each with its own look and voice; two to four objects a scene over
+clutter and noise; one of them sounds, sometimes with something off screen, or one after the other. Which
+object sounds is independent of everything in the picture, so the picture alone answers no grounding question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avalign.batch import TASKS, Sample
+from avalign.data.avworld import questions, scenes
+from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
+
+VERSION = 1  # of the generator: part of the cache's name, raised with every change of what it draws
+SPLITS = ("train", "val", "test")
+
+
+class AvWorld:
+    """The built-in source of all five tasks.
+
+    train, val, test: how many scenes each split has (a scene serves many questions; splits share no scene)
+    """
+
+    tasks = TASKS
+
+    def __init__(self, *, train: int = 10_000, val: int = 500, test: int = 1_500) -> None:
+        self.counts = {"train": train, "val": val, "test": test}
+        self.skipped: list[str] = []
+        self.on_error = "raise"
+        self._splits: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
+
+    def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
+        """Generate what the cache lacks, under `root` (else AVALIGN_CACHE, else ~/.cache/avalign)."""
+        self.seed = seed
+        default = os.environ.get("AVALIGN_CACHE") or Path.home() / ".cache" / "avalign"
+        for split in SPLITS:
+            key = hashlib.sha256(repr((VERSION, seed, split, self.counts[split])).encode()).hexdigest()[:12]
+            folder = Path(root or default) / f"avworld-{split}-{key}"
+            if not folder.exists():
+                _generate(folder, self.counts[split], (seed, SPLITS.index(split)), workers)
+            lines = (folder / "scenes.jsonl").read_text().splitlines()
+            self._splits[split] = (
+                np.load(folder / "images.npy", mmap_mode="r"),
+                np.load(folder / "audio.npy", mmap_mode="r"),
+                [_scene(json.loads(line)) for line in lines],
+            )
+
+    def sample(self, split: str, task: str, index: int) -> Sample:
+        """Question `index` of a task, the same whenever it is asked for."""
+        images, audio, all_scenes = self._splits[split]
+        rng = np.random.default_rng((self.seed, SPLITS.index(split), TASKS.index(task), index))
+        plots = questions.ALLOWED[task]
+        kind, true = f"type{1 + index % 4}", index // 4 % 2 == 0
+        if task == "avfc" and split == "train":
+            kind, true = f"type{rng.integers(1, 5)}", bool(rng.integers(2))
+        if task == "avfc" and kind == "type4" and not true:
+            plots = ("stranger",)
+        allowed = scenes.indices_with(plots, len(all_scenes))
+        which = int(allowed[int(rng.integers(len(allowed)))])
+        scene = all_scenes[which]
+        if task == "avfc":
+            asked = questions.avfc(scene, rng, kind, true)
+        else:
+            asked = questions.ASK[task](scene, rng)
+        thing, event = asked.thing, asked.event
+        return Sample(
+            id=f"avworld/{split}/{task}/{index}",
+            task=task,
+            instruction=asked.instruction,
+            response=asked.response,
+            image=np.array(images[which]),
+            audio=audio[which].astype(np.float32) / 32767,
+            sample_rate=RATE,
+            boxes=() if thing is None else (thing.box,),
+            intervals=() if thing is None or event is None else ((event.start, event.end),),
+            label=None if thing is None else thing.name,
+            kind=asked.kind,
+            references=asked.references,
+            provenance={"scene": which, "plot": scene.plot},
+        )
+
+    def texts(self) -> list[str]:
+        """Instructions and answers of a few hundred training questions: enough for every word to appear."""
+        drawn = [self.sample("train", task, index) for task in TASKS for index in range(300)]
+        return [text for s in drawn for text in (s.instruction, s.response, *s.references)]
+
+
+def _scene(record: dict[str, Any]) -> Scene:
+    return Scene(
+        record["plot"],
+        tuple(Thing(t["name"], tuple(t["box"])) for t in record["things"]),
+        tuple(Event(**e) for e in record["events"]),
+    )
+
+
+def _made(count: int, seed: tuple[int, ...], workers: int) -> Iterator[Any]:
+    make = partial(scenes.make, seed=seed)
+    if workers <= 1:
+        yield from map(make, range(count))
+        return
+    # forked where that exists, so that a script without a __main__ guard can prepare the world too
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with multiprocessing.get_context(method).Pool(workers) as pool:
+        yield from pool.imap(make, range(count), chunksize=64)
+
+
+def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> None:
+    """Write a split beside its final place and move it there whole: a cache is complete or absent."""
+    building = folder.with_name(f"{folder.name}.{os.getpid()}")
+    building.mkdir(parents=True)
+    try:
+        images = np.lib.format.open_memmap(building / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
+        audio = np.lib.format.open_memmap(
+            building / "audio.npy", "w+", np.int16, (count, round(SECONDS * RATE))
+        )
+        with open(building / "scenes.jsonl", "w") as lines:
+            for k, (scene, image, sound) in enumerate(_made(count, seed, workers)):
+                images[k], audio[k] = image, sound
+                lines.write(json.dumps(asdict(scene)) + "\n")
+        images.flush()
+        audio.flush()
+        if not folder.exists():  # another process may have been first; both made the same
+            building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

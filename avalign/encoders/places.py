@@ -1,0 +1,26 @@
+"""Where tokens lie: boxes of patches in 0..1 of the picture, spans of audio tokens in seconds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def patch_boxes(rows: int, columns: int) -> Tensor:
+    """Row by row from the top left. -> (rows * columns, 4) x_left, y_top, x_right, y_bottom in 0..1"""
+    top, left = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    corners = torch.stack([left / columns, top / rows, (left + 1) / columns, (top + 1) / rows], -1)
+    return corners.reshape(rows * columns, 4)
+
+
+def spans(count: int, seconds: float) -> Tensor:
+    """Equal stretches of a clip. -> (count, 2) start and end in seconds"""
+    edges = torch.linspace(0, seconds, count + 1)
+    return torch.stack([edges[:-1], edges[1:]], -1)
+
+
+def within(where: Tensor, seconds: Tensor | None, batch: int) -> Tensor:
+    """Which tokens begin before their clip ends. (m, 2), (b,) or None -> (b, m) bool"""
+    if seconds is None:
+        return torch.ones(batch, len(where), dtype=torch.bool, device=where.device)
+    return where[None, :, 0] < seconds[:, None].to(where)

@@ -1,0 +1,1 @@
+"""Fusion: cross-modal adapters that return tokens and attention maps."""

@@ -1,0 +1,100 @@
+"""Meerkat's adapters: picture and sound attend to each other, and the attention is returned to be judged."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from avalign.batch import Fused, Tokens
+
+
+def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over real keys; rows of zeros where no key is real. (b, m, d), (b, n, d), (b, n) -> (b, m, n)"""
+    scores = (query @ key.transpose(1, 2)).float() / math.sqrt(query.shape[-1])
+    scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    scores = scores.masked_fill(~mask.any(-1)[:, None, None], 0.0)
+    return scores.softmax(-1) * mask[:, None]
+
+
+class Place(nn.Module):
+    """Fourier features of boxes (n, 4) or spans in seconds (n, 2), mapped to `dim`. -> (n, dim)
+
+    The features are averaged under attention, and an average keeps what is linear in them. Powers up to the
+    second and waves up to 2^(bands - 1) periods over `unit` let a mean say both where attention is and how far
+    it spreads.
+    """
+
+    def __init__(self, dim: int, *, axes: int, unit: float, bands: int = 4) -> None:
+        super().__init__()
+        self.unit = unit
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(bands), persistent=False)
+        self.linear = nn.Linear(axes * (2 + 2 * bands), dim)
+
+    def forward(self, where: Tensor) -> Tensor:
+        corners = where.float() / self.unit
+        half = corners.shape[-1] // 2
+        centre = (corners[..., :half] + corners[..., half:]) / 2
+        angles = centre[..., None] * self.frequencies
+        features = torch.cat(
+            [centre, centre.square(), angles.sin().flatten(-2), angles.cos().flatten(-2)], -1
+        )
+        return self.linear(features)
+
+
+class Attend(nn.Module):
+    """One direction: queries gather what matches them, and where it lies.
+
+    The place is in the values and in the outgoing token, never in the keys: attention goes by content, and
+    what it brings back says where the content was. The product of query and gathered key tells how well
+    they match, which a softmax alone cannot (its row sums to 1 even when nothing matches).
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.norm_query, self.norm_key = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.mix = nn.Sequential(nn.Linear(3 * dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(
+        self, asking: Tokens, asked: Tokens, asking_place: Tensor, asked_place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        queries, keys = self.norm_query(asking.values), self.norm_key(asked.values)
+        query, key = self.query(queries), self.key(keys)
+        weights = attention(query, key, asked.mask)
+        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + asked_place, key], -1)
+        value, match = gathered.chunk(2, -1)
+        mixed = self.mix(torch.cat([queries, value, query * match], -1))
+        return asking.values + asking_place + mixed, weights
+
+
+class AvaceAdapters(nn.Module):
+    """Two-way cross attention between patches and audio tokens, with both attention maps.
+
+    Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
+    Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
+
+    hidden:  width inside the mixing layers; 2 * dim when not given
+    seconds: length that the time features span
+    """
+
+    def __init__(self, dim: int, *, hidden: int | None = None, seconds: float = 10.0) -> None:
+        super().__init__()
+        hidden = 2 * dim if hidden is None else hidden
+        self.image_place = Place(dim, axes=2, unit=1.0)
+        self.audio_place = Place(dim, axes=1, unit=seconds, bands=6)
+        self.over_image = Attend(dim, hidden)
+        self.over_audio = Attend(dim, hidden)
+
+    def forward(self, image: Tokens, audio: Tokens) -> Fused:
+        place = self.image_place(image.where) if image.where is not None else image.values.new_zeros(())
+        time = self.audio_place(audio.where) if audio.where is not None else audio.values.new_zeros(())
+        heard, image_map = self.over_image(audio, image, time, place)
+        seen, audio_map = self.over_audio(image, audio, place, time)
+        return Fused(
+            Tokens(seen, image.mask, image.where),
+            Tokens(heard, audio.mask, audio.where),
+            image_map,
+            audio_map,
+        )

@@ -1,0 +1,17 @@
+"""No fusion: both token sets pass as they are."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from avalign.batch import Fused, Tokens
+
+
+class NoFusion(nn.Module):
+    """The base of an ablation: tokens unchanged, no attention maps (AVACE cannot be used with it)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, image: Tokens, audio: Tokens) -> Fused:
+        return Fused(image, audio)

@@ -1,0 +1,1 @@
+"""Projectors: tokens of one width to tokens of another, sometimes fewer."""

@@ -1,0 +1,394 @@
+"""The run: stages of training on transformers' Trainer, then scores, pictures and a report.
+
+runs/meerkat/
+    recipe.yaml, versions.json      what was run, every default filled in, and by what
+    log.jsonl, tensorboard/         each loss term as training went
+    skipped.jsonl                   samples left out, and why (data.on_error: skip)
+    checkpoints/1-align/...         to resume from; gone once the run is done
+    model/                          what `avalign.load` reads
+    eval/, report.html              scores, answers, pictures
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from avalign.batch import Batch
+from avalign.build import build_model, build_objective, build_source, trained_parts
+from avalign.data.draws import Draws
+from avalign.errors import AvalignError
+from avalign.losses.objective import Objective, refuse_unreachable
+from avalign.model import TOKENIZER, AudioVisualLM
+from avalign.recipe import Recipe, Stage
+from avalign.recipe_io import dump, read, write
+from avalign.versions import versions
+
+COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
+
+
+def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path:
+    """Train, score and report. Returns the run folder.
+
+    resume: go on from the last whole checkpoint; ends with the weights of a run that was never stopped
+    """
+    run = Path("runs") / recipe.name if run is None else run
+    _open(run, recipe, resume)
+    main = int(os.environ.get("RANK", "0")) == 0
+    if not (run / "model" / "complete").exists():
+        _train_stages(recipe, run)
+    if main:
+        print(f"trained; now scoring. Everything is in {run}", flush=True)
+        score(run, recipe)
+        print(f"report: {run / 'report.html'}", flush=True)
+    return run
+
+
+def load(run: str | os.PathLike[str]) -> AudioVisualLM:
+    """The model of a run, ready to answer: `avalign.load("runs/meerkat").generate(image, audio, text)`."""
+    folder = Path(run)
+    if not (folder / "recipe.yaml").is_file():
+        raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
+    recipe = read(folder / "recipe.yaml")
+    if not (folder / "model" / "complete").exists():
+        raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
+    model = build_model(recipe, folder / "model" / TOKENIZER)
+    model.load(folder / "model", trained_parts(recipe))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
+
+
+def score(run: Path, recipe: Recipe | None = None, split: str = "test") -> dict[str, Any]:
+    """Score a run on MeerkatBench's tasks; writes eval/ and report.html.
+
+    recipe: with other evaluation settings or another source than the run's own
+    """
+    from avalign.meerkatbench.evaluate import evaluate
+    from avalign.meerkatbench.report import write_report
+
+    recipe = read(run / "recipe.yaml") if recipe is None else recipe
+    model, source = load(run), build_source(recipe)
+    settings = recipe.evaluation
+    model.max_new_tokens = settings.max_new_tokens
+    scores = evaluate(
+        model,
+        source,
+        tasks=settings.tasks,
+        samples=settings.samples,
+        batch_size=settings.batch_size,
+        bootstrap=settings.bootstrap,
+        seed=recipe.seed,
+        modality_check=settings.modality_check,
+        out=run / "eval",
+        split=split,
+    )
+    write_report(run)
+    return scores
+
+
+# ---- the run folder ------------------------------------------------------------------------------
+
+
+def _open(run: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost."""
+    written = run / "recipe.yaml"
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if written.exists() and not resume:
+        raise AvalignError(
+            f"{run} holds a run already. Go on with it (--resume), or write another (--run {run}-2)"
+        )
+    if resume and not written.exists():
+        raise AvalignError(f"{run} holds no run to resume: it has no recipe.yaml")
+    if written.exists():
+        before, now = _training_part(read(written)), _training_part(recipe)
+        if before != now:
+            changed = sorted(set(before) ^ set(now))
+            raise AvalignError(
+                f"{run} was begun with another recipe; resuming would not repeat it. Lines that differ:\n"
+                + "\n".join(f"  {'was' if line in before else 'now'}: {line}" for line in changed)
+            )
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    write(recipe, written)
+    (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
+
+
+def _training_part(recipe: Recipe) -> list[str]:
+    """The dumped recipe without what may change on resuming: evaluation, loader processes, where data lies."""
+    shown, skip = [], False
+    for line in dump(recipe).splitlines():
+        if line and not line.startswith(" "):
+            skip = line.startswith("evaluation:")
+        if not skip and line.strip().partition(":")[0] not in ("workers", "root", "report_to"):
+            shown.append(line)
+    return shown
+
+
+def _last_whole(folder: Path) -> Path | None:
+    """The latest checkpoint that was written to its end; those cut short are removed."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """All of the text or none of it, whenever the process is killed."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def _train_stages(recipe: Recipe, run: Path) -> None:
+    arguments = [_arguments(recipe, run, number) for number in range(len(recipe.train.stages))]
+    with arguments[0].main_process_first(desc="preparing the data"):
+        source = build_source(recipe)
+    set_seed(recipe.seed)
+    model = build_model(recipe, source.texts())
+    objective = build_objective(recipe)
+    trained = trained_parts(recipe)
+    first_draw = 0
+    for number, (stage, args) in enumerate(zip(recipe.train.stages, arguments, strict=True)):
+        folder = Path(args.output_dir)
+        done = folder / "done"
+        if (done / COMPLETE).exists():
+            model.load(done, trained)
+        else:
+            set_seed(recipe.seed + 1 + number)  # a stage depends on its seed and the weights it starts from
+            draws = Draws(
+                source,
+                stage.tasks,
+                seed=(recipe.seed, number),
+                first=first_draw,
+                count=stage.steps * recipe.train.batch_size,
+                collator=model.collator(),
+                on_error=recipe.data.on_error,
+            )
+            trainer = StageTrainer(
+                recipe=recipe,
+                stage=stage,
+                run=run,
+                trained=trained,
+                objective=objective.with_weights(stage.weights),
+                model=model,
+                args=args,
+                draws=draws,
+            )
+            resume = _last_whole(folder)
+            _forget_log_after(
+                run, stage.name, 0 if resume is None else int(resume.name.rpartition("-")[2]), args
+            )
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            if args.process_index == 0:
+                model.save(done, trained)
+                _write_whole(done / COMPLETE, "")
+                for checkpoint in folder.glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint)
+            trainer.accelerator.wait_for_everyone()
+        first_draw += stage.steps * recipe.train.batch_size
+    if arguments[0].process_index == 0:
+        model.save(run / "model", trained)
+        _write_whole(run / "model" / COMPLETE, "")
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
+    train, stage = recipe.train, recipe.train.stages[number]
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    share = processes * train.gradient_accumulation
+    if train.batch_size % share:
+        raise AvalignError(
+            f"train.batch_size {train.batch_size} is not divisible by {processes} processes times "
+            f"train.gradient_accumulation {train.gradient_accumulation}"
+        )
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard" / stage.name)
+    return TrainingArguments(
+        output_dir=str(run / "checkpoints" / f"{number + 1}-{stage.name}"),
+        per_device_train_batch_size=train.batch_size // share,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        max_steps=stage.steps,
+        learning_rate=train.learning_rate if stage.learning_rate is None else stage.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=round(train.warmup * stage.steps),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_gradient_norm,
+        bf16=train.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,
+        save_steps=train.checkpoint_every,
+        save_total_limit=train.keep_checkpoints,
+        seed=recipe.seed + 1 + number,
+        report_to=train.report_to,
+        dataloader_num_workers=recipe.data.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=True,  # the LLM is not run in a stage without language modelling
+        train_sampling_strategy="sequential",  # a draw's number decides what it is
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+
+
+class StageTrainer(Trainer):
+    """transformers' Trainer with avalign's objective, its log of named terms, and whole checkpoints."""
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        stage: Stage,
+        run: Path,
+        trained: set[str],
+        objective: Objective,
+        model: AudioVisualLM,
+        args: TrainingArguments,
+        draws: Draws,
+    ) -> None:
+        model.learn(stage.train or trained)
+        if recipe.train.gradient_checkpointing:
+            model.llm.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        super().__init__(model=model, args=args, train_dataset=draws, data_collator=draws.collate)
+        self.stage, self.run, self.trained = stage, run, trained
+        self.objective = objective.to(args.device)
+        self._judged = False
+        self._sums: dict[str, list[float]] = {}
+        from transformers import PrinterCallback
+
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Progress(stage))
+        self.add_callback(_MarkWhole())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        batch: Batch = inputs["batch"].to(self.args.device)
+        self._note_skipped(inputs["skipped"])
+        outputs = model(batch, language=self.objective.needs_logits)
+        terms = self.objective.terms(outputs, batch)
+        if not self._judged:
+            refuse_unreachable(terms, self.model.parameters())
+            self._judged = True
+        total, parts = self.objective.total(terms)
+        for name, value in parts.items():
+            number = float(value)
+            if number == number:  # a part is nan where it applied to no sample
+                self._sums.setdefault(name, []).append(number)
+        return (total, outputs) if return_outputs else total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One line of log.jsonl: the stage, the step, every named term since the last line."""
+        if "loss" in logs:
+            logs = logs | self._means()
+        super().log(logs, start_time)
+        if self.is_world_process_zero() and "loss" in logs:
+            record = {"stage": self.stage.name, "step": self.state.global_step, **logs}
+            with open(self.run / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _means(self) -> dict[str, float]:
+        """Mean of each term over the steps, and the processes, since the last log."""
+        every: list[dict[str, list[float]]] = [self._sums]
+        if self.args.world_size > 1:
+            every = [{} for _ in range(self.args.world_size)]
+            torch.distributed.all_gather_object(every, self._sums)
+        names = dict.fromkeys(name for one in every for name in one)
+        joined = {name: [v for one in every for v in one.get(name, ())] for name in names}
+        self._sums = {}
+        return {name: sum(values) / len(values) for name, values in joined.items()}
+
+    def _note_skipped(self, skipped: list[str]) -> None:
+        if skipped:
+            with open(self.run / "skipped.jsonl", "a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"stage": self.stage.name, "why": why}) + "\n" for why in skipped)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        self.accelerator.unwrap_model(self.model).save(folder, self.trained)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.accelerator.unwrap_model(model or self.model).load(Path(resume_from_checkpoint), self.trained)
+
+
+class _MarkWhole(TrainerCallback):
+    """Marks a checkpoint as whole once all of it is written."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            _write_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+class _Progress(TrainerCallback):
+    """A bar a stage, with the named losses beside it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from tqdm import tqdm
+
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.stage.name,
+                mininterval=2.0,
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.bar is not None and logs and "loss" in logs:
+            shown = {
+                name: f"{value:.3g}"
+                for name, value in logs.items()
+                if "/" not in name and name in _shown(logs)
+            }
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _shown(logs: dict[str, Any]) -> set[str]:
+    return set(logs) - {"grad_norm", "learning_rate", "epoch"}
+
+
+def _forget_log_after(run: Path, stage: str, step: int, args: TrainingArguments) -> None:
+    """Drop what was logged after the checkpoint that is resumed from: it will be logged again."""
+    log = run / "log.jsonl"
+    if args.process_index != 0 or not log.exists():
+        return
+    kept, passed = [], False
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the line that was being written when the run was killed
+        passed = passed or (record["stage"] == stage and record["step"] > step)
+        if not passed:
+            kept.append(line + "\n")
+    _write_whole(log, "".join(kept))
