@@ -33,7 +33,8 @@ def build_source(recipe: Recipe) -> Any:
     unknown = sorted(asked - set(source.tasks))
     if unknown:
         raise AvalignError(
-            f"source {recipe.data.source.name!r} has no task {', '.join(unknown)}. Known: {', '.join(source.tasks)}"
+            f"source {recipe.data.source.name!r} has no task {', '.join(unknown)}. "
+            f"Known: {', '.join(source.tasks)}"
         )
     return source
 

@@ -213,15 +213,16 @@ class HuggingFaceLlm(LanguageModel):
             lm, report = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise AvalignError(
-                f"model.llm.model: {model!r} could not be loaded as a causal language model. It is neither a "
-                f"folder with config.json, tokenizer and safetensors nor a hub id that is reachable or cached "
-                f"(fetch it with `hf download {model}`). The library says: {str(error).splitlines()[0]}"
+                f"model.llm.model: {model!r} could not be loaded as a causal language model. It is neither "
+                f"a folder with config.json, tokenizer and safetensors nor a hub id that is reachable or "
+                f"cached (fetch it with `hf download {model}`). The library says: "
+                f"{str(error).splitlines()[0]}"
             ) from error
         missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
         if missing:
             raise AvalignError(
-                f"model.llm.model: {model!r} lacks {len(missing)} weights of its own architecture, which would "
-                f"stay random: {', '.join(missing[:5])}"
+                f"model.llm.model: {model!r} lacks {len(missing)} weights of its own architecture, which "
+                f"would stay random: {', '.join(missing[:5])}"
             )
         if tuning == "lora":
             from peft import LoraConfig, get_peft_model

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
 
 
 def _training_part(recipe: Recipe) -> list[str]:
-    """The dumped recipe without what may change on resuming: evaluation, loader processes, where data lies."""
+    """The dumped recipe without what may change on resuming: evaluation, workers, where data lies."""
     shown, skip = [], False
     for line in dump(recipe).splitlines():
         if line and not line.startswith(" "):

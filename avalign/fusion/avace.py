@@ -11,7 +11,7 @@ from avalign.batch import Fused, Tokens
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over real keys; rows of zeros where no key is real. (b, m, d), (b, n, d), (b, n) -> (b, m, n)"""
+    """Softmax over real keys; rows of zeros where none is real. (b, m, d), (b, n, d), (b, n) -> (b, m, n)"""
     scores = (query @ key.transpose(1, 2)).float() / math.sqrt(query.shape[-1])
     scores = scores.masked_fill(~mask[:, None], float("-inf"))
     scores = scores.masked_fill(~mask.any(-1)[:, None, None], 0.0)
@@ -21,9 +21,9 @@ def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
 class Place(nn.Module):
     """Fourier features of boxes (n, 4) or spans in seconds (n, 2), mapped to `dim`. -> (n, dim)
 
-    The features are averaged under attention, and an average keeps what is linear in them. Powers up to the
-    second and waves up to 2^(bands - 1) periods over `unit` let a mean say both where attention is and how far
-    it spreads.
+    The features are averaged under attention, and an average keeps what is linear in them. Powers up to
+    the second and waves of up to 2^(bands - 2) periods over `unit` let a mean say both where attention is
+    and how far it spreads.
     """
 
     def __init__(self, dim: int, *, axes: int, unit: float, bands: int = 4) -> None:

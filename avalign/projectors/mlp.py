@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from torch import nn
 
@@ -21,7 +22,7 @@ class Mlp(nn.Module):
             raise ValueError(f"depth is {depth}: at least one map is needed")
         widths = [dim_in, *[dim_out if hidden is None else hidden] * (depth - 1), dim_out]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
 

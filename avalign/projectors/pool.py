@@ -9,7 +9,9 @@ from avalign.batch import Tokens
 
 
 class Pool(nn.Module):
-    """Mean of every `factor` x `factor` patches, then one linear map. (b, n, dim_in) -> (b, n / factor^2, dim_out)
+    """Mean of every `factor` x `factor` patches, then one linear map.
+
+    (b, n, dim_in) -> (b, n / factor^2, dim_out)
 
     The patches must be a square grid whose side `factor` divides, all real.
     """

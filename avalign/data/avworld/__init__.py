@@ -71,10 +71,7 @@ class AvWorld:
         allowed = scenes.indices_with(plots, len(all_scenes))
         which = int(allowed[int(rng.integers(len(allowed)))])
         scene = all_scenes[which]
-        if task == "avfc":
-            asked = questions.avfc(scene, rng, kind, true)
-        else:
-            asked = questions.ASK[task](scene, rng)
+        asked = questions.avfc(scene, rng, kind, true) if task == "avfc" else questions.ASK[task](scene, rng)
         thing, event = asked.thing, asked.event
         return Sample(
             id=f"avworld/{split}/{task}/{index}",

@@ -71,7 +71,7 @@ def _shared(a: Box, b: Box) -> float:
 def render(
     objects: list[tuple[str, Box]], size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], list[Box]]:
-    """(class, box in pixels) objects, later ones in front. -> (size, size, 3), and the boxes drawn, in 0..1"""
+    """(class, box in pixels) objects, later ones in front. -> (size, size, 3), the boxes drawn (0..1)"""
     drawn: list[Box] = []
     y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     slope = rng.uniform(-0.25, 0.25, (3, 2))
