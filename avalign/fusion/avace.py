@@ -40,7 +40,7 @@ class Place(nn.Module):
         features = torch.cat(
             [centre, centre.square(), angles.sin().flatten(-2), angles.cos().flatten(-2)], -1
         )
-        return self.linear(features)
+        return 3.0 * self.linear(features)
 
 
 class Attend(nn.Module):
@@ -63,10 +63,11 @@ class Attend(nn.Module):
         queries, keys = self.norm_query(asking.values), self.norm_key(asked.values)
         query, key = self.query(queries), self.key(keys)
         weights = attention(query, key, asked.mask)
-        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + asked_place, key], -1)
-        value, match = gathered.chunk(2, -1)
+        place = asked_place.expand_as(key)
+        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + place, key, place], -1)
+        value, match, where = gathered.chunk(3, -1)
         mixed = self.mix(torch.cat([queries, value, query * match], -1))
-        return asking.values + asking_place + mixed, weights
+        return asking.values + asking_place + where + mixed, weights
 
 
 class AvaceAdapters(nn.Module):
