@@ -173,6 +173,7 @@ class SmallLlama(LanguageModel):
             intermediate_size=3 * hidden if feed is None else feed,
             attention_dropout=dropout,
             max_position_embeddings=1024,
+            initializer_range=hidden**-0.5,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

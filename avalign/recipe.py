@@ -109,6 +109,7 @@ class Evaluation:
     max_new_tokens: PositiveInt = 48
     bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none
     modality_check: bool = True  # score again without the sound, and without the picture
+    pictures: NonNegativeInt = 4  # of each task, drawn with answer and attention for the report
 
 
 @dataclass

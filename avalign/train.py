@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +78,40 @@ def score(run: Path, recipe: Recipe | None = None, split: str = "test") -> dict[
     model, source = load(run), build_source(recipe)
     settings = recipe.evaluation
     model.max_new_tokens = settings.max_new_tokens
-    scores = evaluate(
-        model,
-        source,
-        tasks=settings.tasks,
-        samples=settings.samples,
-        batch_size=settings.batch_size,
-        bootstrap=settings.bootstrap,
-        seed=recipe.seed,
-        modality_check=settings.modality_check,
-        out=run / "eval",
-        split=split,
-    )
+    with _scoring_bar(len(settings.tasks) * settings.samples) as progress:
+        scores = evaluate(
+            model,
+            source,
+            tasks=settings.tasks,
+            samples=settings.samples,
+            batch_size=settings.batch_size,
+            bootstrap=settings.bootstrap,
+            seed=recipe.seed,
+            modality_check=settings.modality_check,
+            out=run / "eval",
+            split=split,
+            pictures=settings.pictures,
+            progress=progress,
+        )
     write_report(run)
     return scores
+
+
+@contextmanager
+def _scoring_bar(total: int) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the samples of all tasks, moved by what it yields."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc="score", mininterval=2.0, dynamic_ncols=True) as bar:
+        before = 0
+
+        def progress(task: str, done: int, of: int) -> None:
+            nonlocal before
+            bar.set_postfix(task=task, refresh=False)
+            bar.update(done - before)
+            before = 0 if done == of else done
+
+        yield progress
 
 
 # ---- the run folder ------------------------------------------------------------------------------
