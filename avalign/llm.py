@@ -179,7 +179,10 @@ class SmallLlama(LanguageModel):
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        super().__init__(LlamaForCausalLM(config), tokenizer)
+        lm = LlamaForCausalLM(config)
+        # for prompts this short, torch's fused attention makes forward and backward twice as slow on a CPU
+        lm.set_attn_implementation("eager")
+        super().__init__(lm, tokenizer)
 
 
 class HuggingFaceLlm(LanguageModel):

@@ -130,11 +130,8 @@ class SmallAudioEncoder(nn.Module):
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, 1, mels, frames), log power, about unit scale"""
         with torch.autocast(waves.device.type, enabled=False):
-            power = (
-                torch.stft(waves.float(), self.window, self.hop, window=self.hann, return_complex=True)
-                .abs()
-                .square()[..., : self.token_count * 10]
-            )
+            waves = torch.stft(waves.float(), self.window, self.hop, window=self.hann, return_complex=True)
+            power = torch.view_as_real(waves[..., : self.token_count * 10]).square().sum(-1)
             return ((self.bank.T @ power + 1e-5).log()[:, None] + 4) / 4
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:
