@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -23,8 +24,9 @@ import numpy as np
 from avalign.batch import TASKS, Sample
 from avalign.data.avworld import questions, scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
+from avalign.errors import AvalignError
 
-VERSION = 1  # of the generator: part of the cache's name, raised with every change of what it draws
+VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it draws
 SPLITS = ("train", "val", "test")
 
 
@@ -69,6 +71,11 @@ class AvWorld:
         if task == "avfc" and kind == "type4" and not true:
             plots = ("stranger",)
         allowed = scenes.indices_with(plots, len(all_scenes))
+        if not len(allowed):
+            raise AvalignError(
+                f"avworld has no scene to ask {task!r} of: none of its {len(all_scenes)} {split} scenes is "
+                f"{' or '.join(plots)}. With 20 scenes or more, every task has some"
+            )
         which = int(allowed[int(rng.integers(len(allowed)))])
         scene = all_scenes[which]
         asked = questions.avfc(scene, rng, kind, true) if task == "avfc" else questions.ASK[task](scene, rng)
@@ -116,7 +123,7 @@ def _made(count: int, seed: tuple[int, ...], workers: int) -> Iterator[Any]:
 
 def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> None:
     """Write a split beside its final place and move it there whole: a cache is complete or absent."""
-    building = folder.with_name(f"{folder.name}.{os.getpid()}")
+    building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")  # never one that a killed process left
     building.mkdir(parents=True)
     try:
         images = np.lib.format.open_memmap(building / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
@@ -129,7 +136,10 @@ def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> 
                 lines.write(json.dumps(asdict(scene)) + "\n")
         images.flush()
         audio.flush()
-        if not folder.exists():  # another process may have been first; both made the same
+        try:
             building.rename(folder)
+        except OSError:  # another process may have been first; both made the same
+            if not folder.exists():
+                raise
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -48,7 +48,10 @@ LOOKS = {
 
 
 def place(count: int, size: int, rng: np.random.Generator) -> list[Box]:
-    """`count` boxes in pixels, whole numbers, none hidden for more than a quarter by another."""
+    """`count` boxes in pixels, whole numbers, none hidden for more than a quarter by another.
+
+    In random order: the later a box finds room, the smaller and nearer the edges it tends to be.
+    """
     while True:
         boxes: list[Box] = []
         for _ in range(40):
@@ -58,7 +61,7 @@ def place(count: int, size: int, rng: np.random.Generator) -> list[Box]:
             if all(_shared(box, other) < 0.25 for other in boxes):
                 boxes.append(box)
             if len(boxes) == count:
-                return boxes
+                return [boxes[k] for k in rng.permutation(count)]
 
 
 def _shared(a: Box, b: Box) -> float:

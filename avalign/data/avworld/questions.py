@@ -87,17 +87,17 @@ def igatl(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def _another_time(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """An interval that shares less than a quarter second with the event asked about."""
+    """An interval in which the event asked about is not heard: another event's, or one in its silence."""
     asked = scene.events[0]
     others = [(e.start, e.end) for e in scene.events[1:]]
     if others:
         return others[0]
     before, after = asked.start, SECONDS - asked.end
     first = rng.random() < before / (before + after)
-    length = max(0.4, min(float(rng.uniform(0.5, 2.0)), before if first else after))
-    start = rng.uniform(0, max(0.0, before - length)) if first else SECONDS - length
-    if not first:
-        start = rng.uniform(min(asked.end, start), start)
+    if (before if first else after) < 0.4:  # too short for any sound; the other side is longer
+        first = not first
+    length = min(float(rng.uniform(0.5, 2.0)), before if first else after)
+    start = rng.uniform(0, before - length) if first else rng.uniform(asked.end, SECONDS - length)
     return round(float(start), 2), round(float(start + length), 2)
 
 
