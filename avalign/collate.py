@@ -24,10 +24,12 @@ class SampleError(AvalignError):
 
 
 def check(sample: Sample) -> None:
-    """Refuse what would be trained on silently: places without media, odd shapes, NaN, boxes outside."""
+    """Refuse what would be trained on silently: media without places, odd shapes, NaN, boxes outside."""
     for place, media in (("<image>", sample.image), ("<audio>", sample.audio)):
         if media is not None and place not in sample.instruction:
             raise SampleError(sample.id, f"has media for {place}, but its instruction has no such place")
+        if sample.instruction.count(place) > 1:
+            raise SampleError(sample.id, f"instruction has more than one {place}")
     image, audio = sample.image, sample.audio
     if image is not None and (
         image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size
@@ -36,6 +38,8 @@ def check(sample: Sample) -> None:
     if audio is not None:
         if audio.ndim != 1 or not len(audio):
             raise SampleError(sample.id, f"audio has shape {audio.shape}, not (samples,) with at least one")
+        if not np.issubdtype(audio.dtype, np.floating):
+            raise SampleError(sample.id, f"audio is {audio.dtype}, not float32 in -1..1")
         if not np.isfinite(audio).all():
             raise SampleError(
                 sample.id, f"audio holds {int((~np.isfinite(audio)).sum())} values that are not finite"
@@ -48,8 +52,10 @@ def check(sample: Sample) -> None:
                 sample.id, f"box [{left:g}, {top:g}, {right:g}, {bottom:g}] is empty or not within 0..1"
             )
     for start, end in sample.intervals:
-        if not 0 <= start < end:
-            raise SampleError(sample.id, f"interval [{start:g}, {end:g}] is empty or begins before 0")
+        if not 0 <= start < end < np.inf:
+            raise SampleError(
+                sample.id, f"interval [{start:g}, {end:g}] is empty, without end or begins before 0"
+            )
 
 
 @dataclass
