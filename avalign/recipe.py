@@ -92,6 +92,7 @@ class Train:
     schedule: Schedule = "cosine"
     warmup: Share = 0.05  # of a stage's steps
     weight_decay: NonNegative = 0.01
+    beta2: Share = 0.999  # of AdamW: how long it remembers squared gradients
     max_gradient_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False

@@ -249,6 +249,7 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
         lr_scheduler_type=train.schedule,
         warmup_steps=round(train.warmup * stage.steps),
         weight_decay=train.weight_decay,
+        adam_beta2=train.beta2,
         max_grad_norm=train.max_gradient_norm,
         bf16=train.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
