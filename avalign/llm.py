@@ -209,20 +209,30 @@ class HuggingFaceLlm(LanguageModel):
         targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     ) -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         folder = texts if isinstance(texts, Path) else model
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            lm, report = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, output_loading_info=True)
-        except (OSError, ValueError) as error:
+            lm, report = AutoModelForCausalLM.from_pretrained(
+                model,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name, below
+            )
+        except (OSError, ValueError, SafetensorError) as error:
             raise AvalignError(
                 f"model.llm.model: {model!r} could not be loaded as a causal language model. It is neither "
                 f"a folder with config.json, tokenizer and safetensors nor a hub id that is reachable or "
                 f"cached (fetch it with `hf download {model}`). The library says: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-        missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+        missing = sorted(report["missing_keys"])
+        missing += [
+            f"{name}, which is {tuple(found)} and not {tuple(needed)}"
+            for name, found, needed in sorted(report["mismatched_keys"])
+        ]
         if missing:
             raise AvalignError(
                 f"model.llm.model: {model!r} lacks {len(missing)} weights of its own architecture, which "

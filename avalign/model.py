@@ -213,6 +213,8 @@ class AudioVisualLM(nn.Module):
             adapter = _read(file)
             _compare(file, adapter, get_peft_model_state_dict(self.llm.lm))
             set_peft_model_state_dict(self.llm.lm, adapter)
+        elif (folder / ADAPTER).exists():
+            raise AvalignError(f"{folder / ADAPTER}: made by another recipe: this one's llm has no adapter")
 
 
 def read_weights(model: nn.Module, file: Path, expected: dict[str, Tensor]) -> None:

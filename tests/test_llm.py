@@ -1,0 +1,440 @@
+"""Prompts keep their text and make room for media; the weights used are those of the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from avalign.batch import Tokens
+from avalign.errors import AvalignError
+from avalign.llm import AUDIO, IMAGE, HuggingFaceLlm, LanguageModel, SmallLlama, digit_tokenizer
+from tests import tiny
+from tests.strategies import generator, quick, seeds
+from tests.tolerances import assert_close
+
+IMAGE_TOKENS, AUDIO_TOKENS = 3, 2
+NUMBERS = [f"[dog, 0.{k:02d}, 0.{99 - k}, 12.50, 1.00]" for k in range(100)] * 3
+
+pytestmark = pytest.mark.filterwarnings(  # peft asks transformers for it by the old name
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty_cache"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return digit_tokenizer(NUMBERS + tiny.TEXTS)
+
+
+@pytest.fixture(scope="module")
+def llm() -> SmallLlama:
+    return tiny.small_llama().eval()
+
+
+# -- the tokenizer -------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.text())
+def test_no_text_is_lost(tokenizer: Any, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids) == text
+
+
+@quick
+@given(
+    st.lists(st.decimals(0, 999, places=2).map(str), min_size=1, max_size=6), st.sampled_from([", ", " ", ""])
+)
+def test_every_digit_is_a_token_of_its_own(tokenizer: Any, numbers: list[str], between: str) -> None:
+    """Even digits that always stand together in what it was built from."""
+    text = f"[dog, {between.join(numbers)}]"
+    pieces = [tokenizer.decode([i]) for i in tokenizer.encode(text, add_special_tokens=False)]
+    assert "".join(pieces) == text
+    assert max(sum(letter.isdigit() for letter in piece) for piece in pieces) == 1
+    assert sum(piece[0].isdigit() for piece in pieces) == sum(letter.isdigit() for letter in text)
+
+
+def test_words_and_brackets_are_merged(tokenizer: Any) -> None:
+    pieces = [tokenizer.decode([i]) for i in tokenizer.encode("[dog, 0.12", add_special_tokens=False)]
+    assert pieces == ["[", "dog", ", ", "0.", "1", "2"]
+
+
+def test_a_saved_tokenizer_reads_as_before(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    llm = SmallLlama(tmp_path, hidden=16, layers=1, heads=2)
+    for text in ("[dog, 0.12, 0.34] ", "  two  spaces,\n ünï 犬 ٣", "Where? </s>"):
+        assert llm.tokenizer.encode(text) == tokenizer.encode(text)
+    assert (llm.end_id, llm.pad_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert llm.end_id != llm.pad_id
+
+
+# -- prompts -------------------------------------------------------------------------------------------------
+
+
+def test_places_become_as_many_ids_as_there_are_tokens(llm: SmallLlama) -> None:
+    ids = llm.prompt_ids("See <image>, hear <audio>: where?", IMAGE_TOKENS, AUDIO_TOKENS)
+    first, second = ids.index(IMAGE), ids.index(AUDIO)
+    assert ids[first : first + IMAGE_TOKENS] == [IMAGE] * IMAGE_TOKENS
+    assert ids[second : second + AUDIO_TOKENS] == [AUDIO] * AUDIO_TOKENS
+    texts = ids[:first], ids[first + IMAGE_TOKENS : second], ids[second + AUDIO_TOKENS :]
+    assert [llm.tokenizer.decode(piece) for piece in texts] == ["See ", ", hear ", ": where?\n"]
+
+
+@pytest.mark.parametrize("place", ["<image>", "<audio>"])
+def test_two_places_of_a_kind_are_refused(llm: SmallLlama, place: str) -> None:
+    with pytest.raises(ValueError, match=f"more than one {place}"):
+        llm.prompt_ids(f"{place} and {place}", IMAGE_TOKENS, AUDIO_TOKENS)
+
+
+def test_a_response_ends_with_the_end(llm: SmallLlama) -> None:
+    ids = llm.response_ids("[dog, 0.12]")
+    assert ids[-1] == llm.end_id
+    assert ids.count(llm.end_id) == 1
+    assert llm.tokenizer.decode(ids[:-1]) == "[dog, 0.12]"
+
+
+@pytest.mark.parametrize("writes_bos", [True, False])
+def test_a_chat_model_is_asked_in_its_own_form_with_one_beginning(llm: SmallLlama, writes_bos: bool) -> None:
+    chat = digit_tokenizer(tiny.TEXTS)
+    chat.add_special_tokens({"bos_token": "<s>"})
+    begin = "{{ bos_token }}" if writes_bos else ""
+    chat.chat_template = begin + "[INST] {{ messages[0]['content'] }} [/INST]"
+    ids = LanguageModel(llm.lm, chat).prompt_ids("<image><audio>Where?", IMAGE_TOKENS, AUDIO_TOKENS)
+    assert ids[0] == chat.bos_token_id
+    assert ids.count(chat.bos_token_id) == 1
+    assert (ids.count(IMAGE), ids.count(AUDIO)) == (IMAGE_TOKENS, AUDIO_TOKENS)
+    assert chat.decode([i for i in ids[1:] if i >= 0]) == "[INST] Where? [/INST]"
+
+
+def test_without_a_padding_token_the_end_pads() -> None:
+    endless = digit_tokenizer(tiny.TEXTS)
+    endless.pad_token = None
+    assert LanguageModel(tiny.small_llama().lm, endless).pad_id == endless.eos_token_id
+
+
+# -- filling the places --------------------------------------------------------------------------------------
+
+
+def media(b: int, count: int, width: int, seed: int = 0) -> Tokens:
+    values = 0.3 * torch.randn(b, count, width, generator=generator(seed))
+    return Tokens(values, torch.ones(b, count, dtype=torch.bool))
+
+
+def prompts(llm: LanguageModel, texts: list[str], left: bool) -> tuple[Tensor, Tensor]:
+    rows = [llm.prompt_ids(text, IMAGE_TOKENS, AUDIO_TOKENS) for text in texts]
+    longest = max(map(len, rows))
+    padding = [[llm.pad_id] * (longest - len(row)) for row in rows]
+    ids = [pad + row if left else row + pad for pad, row in zip(padding, rows, strict=True)]
+    pairs = zip(padding, rows, strict=True)
+    mask = [
+        [0] * len(pad) + [1] * len(row) if left else [1] * len(row) + [0] * len(pad) for pad, row in pairs
+    ]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+QUESTIONS = ["<image><audio>Where is the dog, 0.12?", "Dog <audio> 1", "<image>When is it heard? [1.20, 2.64"]
+
+
+def test_tokens_go_exactly_where_their_places_are(llm: SmallLlama) -> None:
+    ids, mask = prompts(llm, QUESTIONS, left=True)
+    image, audio = media(3, IMAGE_TOKENS, llm.width), media(3, AUDIO_TOKENS, llm.width, 1)
+    image.mask[0, 1] = False
+    audio.mask[1] = False
+    filled = llm._fill(ids, mask, image, audio)
+    table = llm.lm.get_input_embeddings().weight
+    for row in range(3):
+        waiting = {IMAGE: 0, AUDIO: 0}
+        position = -1
+        for column, i in enumerate(ids[row].tolist()):
+            if i in waiting:
+                tokens = image if i == IMAGE else audio
+                expected, real = tokens.values[row, waiting[i]], bool(tokens.mask[row, waiting[i]])
+                waiting[i] += 1
+            else:
+                expected, real = table[i], bool(mask[row, column])
+            position += real
+            assert torch.equal(filled["inputs_embeds"][row, column], expected)
+            assert filled["attention_mask"][row, column] == real
+            assert filled["position_ids"][row, column] == max(0, position)
+
+
+def test_more_tokens_than_room_are_refused(llm: SmallLlama) -> None:
+    ids, mask = prompts(llm, QUESTIONS, left=False)
+    image, audio = media(3, IMAGE_TOKENS, llm.width), media(3, AUDIO_TOKENS + 1, llm.width)
+    with pytest.raises(ValueError, match=r"<audio> places hold 4 ids, the encoder gave 6 tokens"):
+        llm(ids, mask, image, audio)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_and_batch_mates_change_no_logits(llm: SmallLlama, left: bool) -> None:
+    ids, mask = prompts(llm, QUESTIONS, left)
+    image, audio = media(3, IMAGE_TOKENS, llm.width), media(3, AUDIO_TOKENS, llm.width, 1)
+    audio.mask[0, 1] = False
+    together = llm(ids, mask, image, audio)
+    assert together.isfinite().all()
+    for row, question in enumerate(QUESTIONS):
+        alone = llm(
+            *prompts(llm, [question], left),
+            Tokens(image.values[row : row + 1], image.mask[row : row + 1]),
+            Tokens(audio.values[row : row + 1], audio.mask[row : row + 1]),
+        )
+        assert_close(together[row][mask[row].bool()], alone[0], torch.float32)
+
+
+@quick
+@given(seeds)
+def test_masked_media_tokens_change_nothing(llm: SmallLlama, seed: int) -> None:
+    ids, mask = prompts(llm, QUESTIONS, left=False)
+    image, audio = media(3, IMAGE_TOKENS, llm.width, seed), media(3, AUDIO_TOKENS, llm.width, seed + 1)
+    for tokens in (image, audio):
+        tokens.mask = torch.rand(tokens.mask.shape, generator=generator(seed)) < 0.5
+        tokens.mask[0] = False  # the whole picture: the prompt begins with what is masked
+    text = (ids >= 0) & mask.bool()
+    before = llm(ids, mask, image, audio)[text]
+    for tokens in (image, audio):
+        noise = 5 * torch.randn(tokens.values.shape, generator=generator(seed + 2))
+        tokens.values = torch.where(tokens.mask[..., None], tokens.values, noise)
+    assert before.isfinite().all()
+    assert_close(llm(ids, mask, image, audio)[text], before, torch.float32)
+
+
+def test_media_tokens_change_the_logits_after_them_and_none_before(llm: SmallLlama) -> None:
+    ids, mask = prompts(llm, ["Dog <image> 1"], left=False)
+    place = ids[0].tolist().index(IMAGE)
+    nothing = media(1, AUDIO_TOKENS, llm.width)
+    one, other = (llm(ids, mask, media(1, IMAGE_TOKENS, llm.width, seed), nothing)[0] for seed in (0, 1))
+    assert torch.equal(one[:place], other[:place])
+    assert ((one - other)[place:].abs().amax(1) > 1e-3).all()
+
+
+def greedy(llm: LanguageModel, question: str, image: Tokens, audio: Tokens, steps: int) -> str:
+    """The answer by running the whole text again for every token, unpadded."""
+    prompt = llm.prompt_ids(question, IMAGE_TOKENS, AUDIO_TOKENS)
+    answer: list[int] = []
+    for _ in range(steps):
+        ids = torch.tensor([prompt + answer])
+        answer.append(int(llm(ids, torch.ones_like(ids), image, audio)[0, -1].argmax()))
+        if answer[-1] == llm.end_id:
+            break
+    return llm.tokenizer.decode(answer, skip_special_tokens=True).strip()
+
+
+def test_generation_says_the_likeliest_token_alone_or_in_a_batch(llm: SmallLlama) -> None:
+    ids, mask = prompts(llm, QUESTIONS, left=True)
+    image, audio = media(3, IMAGE_TOKENS, llm.width), media(3, AUDIO_TOKENS, llm.width, 1)
+    image.mask[0] = False  # what is masked at the start takes no position
+    audio.mask[1, 1] = False
+    answers = llm.generate(ids, mask, image, audio, 8)
+    assert len(set(answers)) == 3
+    for row, question in enumerate(QUESTIONS):
+        one = [Tokens(t.values[row : row + 1], t.mask[row : row + 1]) for t in (image, audio)]
+        assert answers[row] == greedy(llm, question, one[0], one[1], 8)
+        assert llm.generate(*prompts(llm, [question], left=True), *one, 8) == [answers[row]]
+
+
+def test_an_answer_ends_at_the_end(llm: SmallLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, mask = prompts(llm, QUESTIONS[1:2], left=True)
+    image, audio = media(1, IMAGE_TOKENS, llm.width), media(1, AUDIO_TOKENS, llm.width)
+    first = int(llm(ids, mask, image, audio)[0, -1].argmax())
+    monkeypatch.setattr(llm, "end_id", first)
+    spoken = []
+    monkeypatch.setattr(
+        llm.tokenizer.__class__, "batch_decode", lambda _, ids, **__: spoken.append(ids.tolist()) or [""]
+    )
+    llm.generate(ids, mask, image, audio, 8)
+    assert spoken == [[[first]]]
+
+
+# -- released models -----------------------------------------------------------------------------------------
+
+WRITTEN = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture
+def released(tokenizer: Any, tmp_path: Path) -> Path:
+    """A folder as Hugging Face writes one, its weights far from any initial value."""
+    folder = tmp_path / "tiny-llama"
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **WRITTEN
+    )
+    lm = LlamaForCausalLM(config)
+    tiny.spread(lm, 3)
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path | str, **options: Any) -> HuggingFaceLlm:
+    return HuggingFaceLlm([], model=str(folder), **options)
+
+
+def rewrite(folder: Path) -> Iterator[dict[str, Tensor]]:
+    weights = load_file(folder / "model.safetensors")
+    yield weights
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
+def test_the_weights_are_those_of_the_folder_and_learn_as_told(released: Path, tuning: str) -> None:
+    """Fault 3 of the released code: pretrained weights were asked for, and random ones used."""
+    llm = load(released, tuning=tuning, rank=2)
+    stored = load_file(released / "model.safetensors")
+    used = {
+        name.removeprefix("base_model.model.").replace("base_layer.", ""): weight
+        for name, weight in llm.lm.state_dict().items()
+    }
+    assert set(stored) <= set(used)
+    assert all(torch.equal(weight, used[name]) for name, weight in stored.items())
+    learning = {name for name, weight in llm.lm.named_parameters() if weight.requires_grad}
+    adapters = {
+        f"base_model.model.model.layers.0.self_attn.{target}.lora_{side}.default.weight"
+        for target in ("q_proj", "k_proj", "v_proj", "o_proj")
+        for side in "AB"
+    }
+    every = {name for name, _ in llm.lm.named_parameters()}
+    assert learning == {"frozen": set(), "lora": adapters, "full": every}[tuning]
+    assert llm.pretrained == (tuning != "full")
+    assert llm.width == 16
+
+
+def test_lora_options_arrive(released: Path) -> None:
+    llm = load(released, tuning="lora", rank=3, alpha=12, dropout=0.25, targets=["up_proj"])
+    (weight,) = [w for name, w in llm.lm.named_parameters() if "lora_A" in name]
+    assert weight.shape == (3, 16)
+    settings = llm.lm.peft_config["default"]
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (3, 12, 0.25)
+
+
+def test_a_released_model_reads_text_with_its_own_tokenizer(released: Path, tokenizer: Any) -> None:
+    llm = load(released, tuning="frozen")
+    for text in ("[dog, 0.12, 0.34] ", "  two  spaces,\n ünï 犬"):
+        assert llm.tokenizer.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+        assert llm.tokenizer.decode(llm.response_ids(text)[:-1]) == text
+
+
+def test_a_saved_tokenizer_goes_before_that_of_the_model(released: Path, tmp_path: Path) -> None:
+    other = digit_tokenizer(["kennel kennel"])
+    other.save_pretrained(tmp_path / "own")
+    llm = HuggingFaceLlm(tmp_path / "own", model=str(released), tuning="frozen")
+    assert llm.tokenizer.encode("kennel") == other.encode("kennel")
+
+
+def test_missing_weights_are_refused_by_name(released: Path) -> None:
+    for weights in rewrite(released):
+        del weights["model.layers.0.self_attn.k_proj.weight"]
+    with pytest.raises(AvalignError, match=r"lacks 1 weights .*model\.layers\.0\.self_attn\.k_proj\.weight"):
+        load(released)
+
+
+def test_weights_of_another_size_are_refused_by_name(released: Path) -> None:
+    for weights in rewrite(released):
+        weights["model.norm.weight"] = torch.ones(7)
+    said = r"model\.llm\.model: .*tiny-llama.*model\.norm\.weight, which is \(7,\) and not \(16,\)"
+    with pytest.raises(AvalignError, match=said):
+        load(released)
+
+
+def test_a_file_cut_short_is_refused(released: Path) -> None:
+    file = released / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(AvalignError, match=r"model\.llm\.model: .*tiny-llama.*could not be loaded"):
+        load(released)
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "no/such/folder"])
+def test_a_model_that_is_nowhere_is_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(AvalignError) as caught:
+        load(name)
+    assert str(caught.value).startswith(f"model.llm.model: {name!r} could not be loaded")
+    assert f"hf download {name}" in str(caught.value)
+
+
+def test_a_folder_that_is_no_language_model_is_refused(released: Path) -> None:
+    (released / "config.json").write_text(json.dumps({"model_type": "clap"}))
+    with pytest.raises(AvalignError, match="could not be loaded as a causal language model"):
+        load(released)
+
+
+def test_targets_that_the_model_has_not_are_refused(released: Path) -> None:
+    with pytest.raises(AvalignError, match=r"^model\.llm\.targets: .*no_such_proj"):
+        load(released, targets=["no_such_proj"])
+
+
+def test_an_adapter_is_saved_as_peft_does_and_read_back_to_the_bit(released: Path, tmp_path: Path) -> None:
+    def whole(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return tiny.model(seed, load(released, rank=2))
+
+    trained, fresh = whole(0), whole(1)
+    tiny.spread(trained.image_connector, 5)
+    for name, weight in trained.llm.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, generator=generator(len(name)))
+    trained.save(tmp_path / "saved")
+    adapter = load_file(tmp_path / "saved" / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 8
+    assert not [name for name in load_file(tmp_path / "saved" / "weights.safetensors") if "llm" in name]
+    samples = [tiny.sample(k) for k in range(2)]
+    batch = trained.collator()(samples)
+    with torch.no_grad():
+        before = trained(batch).logits
+        assert not torch.equal(fresh(batch).logits, before)
+        fresh.load(tmp_path / "saved")
+        assert torch.equal(fresh(batch).logits, before)
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], weight), name
+
+    from peft import PeftModel
+
+    plain = LlamaForCausalLM.from_pretrained(released)
+    read = PeftModel.from_pretrained(plain, tmp_path / "saved" / "adapter").eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(read(input_ids=ids).logits, trained.llm.lm(input_ids=ids).logits)
+
+
+def test_an_adapter_of_another_rank_is_refused_by_name(released: Path, tmp_path: Path) -> None:
+    tiny.model(0, load(released, rank=2)).save(tmp_path / "saved")
+    with pytest.raises(
+        AvalignError, match=r"adapter_model\.safetensors: .*lora_A.* is \(2, 16\).* \(4, 16\)"
+    ):
+        tiny.model(0, load(released, rank=4)).load(tmp_path / "saved")
+    with pytest.raises(AvalignError, match="adapter"):
+        tiny.model(0, load(released, tuning="frozen")).load(tmp_path / "saved")
+    (tmp_path / "saved" / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(AvalignError, match=r"adapter_model\.safetensors: there is no such file"):
+        tiny.model(0, load(released, rank=2)).load(tmp_path / "saved")
+
+
+def test_a_fully_tuned_model_keeps_its_own_weights(released: Path, tmp_path: Path) -> None:
+    trained = tiny.model(0, load(released, tuning="full"))
+    tiny.spread(trained.llm, 9)
+    trained.save(tmp_path / "saved")
+    fresh = tiny.model(1, load(released, tuning="full"))
+    fresh.load(tmp_path / "saved")
+    for name, weight in trained.llm.state_dict().items():
+        assert torch.equal(fresh.llm.state_dict()[name], weight), name
+
+
+def test_half_precision_weights_take_full_precision_tokens(released: Path) -> None:
+    answers = tiny.model(0, load(released, tuning="frozen", dtype="bfloat16")).answer([tiny.sample()])
+    assert len(answers) == 1
+    whole = tiny.model(0, load(released, tuning="frozen", dtype="bfloat16"))
+    assert whole(whole.collator()([tiny.sample()])).logits.dtype == torch.bfloat16
+    assert np.isfinite(whole(whole.collator()([tiny.sample()])).logits.float().detach().numpy()).all()
