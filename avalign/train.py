@@ -321,6 +321,7 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and "loss" in logs:
             record = {"stage": self.stage.name, "step": self.state.global_step, **logs}
+            record.pop("epoch", None)  # draws are never repeated: a stage is one epoch
             with open(self.run / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
