@@ -130,9 +130,11 @@ class SmallAudioEncoder(nn.Module):
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, 1, mels, frames), log power, about unit scale"""
         with torch.autocast(waves.device.type, enabled=False):
-            waves = torch.stft(waves.float(), self.window, self.hop, window=self.hann, return_complex=True)
-            power = torch.view_as_real(waves[..., : self.token_count * 10]).square().sum(-1)
-            return ((self.bank.T @ power + 1e-5).log()[:, None] + 4) / 4
+            frames = torch.stft(waves.float(), self.window, self.hop, window=self.hann, return_complex=True)
+            frames = frames[..., : self.token_count * 10].transpose(1, 2)  # as they lie in memory
+            real, imaginary = torch.view_as_real(frames).unbind(-1)
+            power = (real * real + imaginary * imaginary) @ self.bank
+            return ((power + 1e-5).log() + 4).div(4).transpose(1, 2)[:, None]
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:
         bands = self.body(self.spectrogram(x))
