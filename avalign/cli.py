@@ -85,7 +85,14 @@ def train(
         str | None, typer.Argument(metavar="RECIPE", help="YAML file; not needed to resume.")
     ] = None,
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option(help="Folder to write; runs/<name> if not given.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            "--run-dir",
+            help="Folder to write; runs/<name> if not given. Torchrun trips over --run: give it --run-dir.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
     """Train a recipe, score it, and leave a run folder with a report."""

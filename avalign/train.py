@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from avalign.batch import Batch
@@ -46,6 +48,10 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
     if not (run / "model" / "complete").exists():
         _train_stages(recipe, run)
     if main:
+        skipped = run / "skipped.jsonl"
+        if skipped.exists():
+            with open(skipped, encoding="utf-8") as lines:
+                print(f"{sum(1 for _ in lines)} times something was left out; {skipped} says what and why")
         print(f"trained; now scoring. Everything is in {run}", flush=True)
         score(run, recipe)
         print(f"report: {run / 'report.html'}", flush=True)
@@ -74,7 +80,11 @@ def score(run: Path, recipe: Recipe | None = None, split: str = "test") -> dict[
     from avalign.meerkatbench.evaluate import evaluate
     from avalign.meerkatbench.report import write_report
 
-    recipe = read(run / "recipe.yaml") if recipe is None else recipe
+    own = read(run / "recipe.yaml")
+    recipe = own if recipe is None else recipe
+    for part in ("model", "losses", "train"):
+        if getattr(recipe, part) != getattr(own, part):
+            raise AvalignError(f"{run} was trained with another `{part}`: that cannot be changed any more")
     model, source = load(run), build_source(recipe)
     settings = recipe.evaluation
     model.max_new_tokens = settings.max_new_tokens
@@ -131,10 +141,11 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     if written.exists():
         before, now = _training_part(read(written)), _training_part(recipe)
         if before != now:
-            changed = sorted(set(before) ^ set(now))
+            words = {"- ": "was", "+ ": "now"}
+            changed = [f"  {words[line[:2]]}: {line[2:]}" for line in ndiff(before, now) if line[:2] in words]
             raise AvalignError(
                 f"{run} was begun with another recipe; resuming would not repeat it. Lines that differ:\n"
-                + "\n".join(f"  {'was' if line in before else 'now'}: {line}" for line in changed)
+                + "\n".join(changed)
             )
         return
     run.mkdir(parents=True, exist_ok=True)
@@ -181,6 +192,8 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
     arguments = [_arguments(recipe, run, number) for number in range(len(recipe.train.stages))]
     with arguments[0].main_process_first(desc="preparing the data"):
         source = build_source(recipe)
+    if arguments[0].process_index == 0 and not (run / "skipped.jsonl").exists():
+        _note_skipped(run, source.skipped, stage=None, step=0)
     set_seed(recipe.seed)
     model = build_model(recipe, source.texts())
     objective = build_objective(recipe)
@@ -213,9 +226,10 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                 draws=draws,
             )
             resume = _last_whole(folder)
-            _forget_log_after(
-                run, stage.name, 0 if resume is None else int(resume.name.rpartition("-")[2]), args
-            )
+            if args.process_index == 0:
+                step = 0 if resume is None else int(resume.name.rpartition("-")[2])
+                for log in ("log.jsonl", "skipped.jsonl"):
+                    _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
             if args.process_index == 0:
                 model.save(done, trained)
@@ -240,7 +254,7 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
             f"train.gradient_accumulation {train.gradient_accumulation}"
         )
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard" / stage.name)
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(run / "checkpoints" / f"{number + 1}-{stage.name}"),
         per_device_train_batch_size=train.batch_size // share,
         gradient_accumulation_steps=train.gradient_accumulation,
@@ -266,6 +280,31 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
         remove_unused_columns=False,
         disable_tqdm=True,
     )
+    args._n_gpu = min(args.n_gpu, 1)  # several take torchrun: torch's DataParallel cannot split a Batch
+    return args
+
+
+class Learner(nn.Module):
+    """A model with its objective, whose output is the loss and its log.
+
+    Processes that train together wait for the gradient of every weight that the output depends on. So
+    nothing but the loss may come out: fused tokens that only the language model reads would be waited for
+    in a stage that does not run it.
+    """
+
+    def __init__(self, model: AudioVisualLM, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self._judged = False
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs = self.model(batch, language=self.objective.needs_logits)
+        with torch.autocast(batch.input_ids.device.type, enabled=False):  # bf16 is for the model
+            terms = self.objective.terms(outputs, batch)
+            if not self._judged:
+                refuse_unreachable(terms, self.model.parameters())
+                self._judged = True
+            return self.objective.total(terms)
 
 
 class StageTrainer(Trainer):
@@ -285,11 +324,13 @@ class StageTrainer(Trainer):
     ) -> None:
         model.learn(stage.train or trained)
         if recipe.train.gradient_checkpointing:
-            model.llm.lm.gradient_checkpointing_enable({"use_reentrant": False})
-        super().__init__(model=model, args=args, train_dataset=draws, data_collator=draws.collate)
+            lm = model.llm.lm  # earlier releases of transformers 5 have the second name only
+            enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        super().__init__(
+            model=Learner(model, objective), args=args, train_dataset=draws, data_collator=draws.collate
+        )
         self.stage, self.run, self.trained = stage, run, trained
-        self.objective = objective.to(args.device)
-        self._judged = False
         self._sums: dict[str, list[float]] = {}
         from transformers import PrinterCallback
 
@@ -301,18 +342,13 @@ class StageTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
-        self._note_skipped(inputs["skipped"])
-        outputs = model(batch, language=self.objective.needs_logits)
-        terms = self.objective.terms(outputs, batch)
-        if not self._judged:
-            refuse_unreachable(terms, self.model.parameters())
-            self._judged = True
-        total, parts = self.objective.total(terms)
+        _note_skipped(self.run, inputs["skipped"], stage=self.stage.name, step=self.state.global_step + 1)
+        total, parts = model(batch)
         for name, value in parts.items():
             number = float(value)
             if number == number:  # a part is nan where it applied to no sample
                 self._sums.setdefault(name, []).append(number)
-        return (total, outputs) if return_outputs else total
+        return (total, parts) if return_outputs else total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One line of log.jsonl: the stage, the step, every named term since the last line."""
@@ -336,17 +372,13 @@ class StageTrainer(Trainer):
         self._sums = {}
         return {name: sum(values) / len(values) for name, values in joined.items()}
 
-    def _note_skipped(self, skipped: list[str]) -> None:
-        if skipped:
-            with open(self.run / "skipped.jsonl", "a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"stage": self.stage.name, "why": why}) + "\n" for why in skipped)
-
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
-        self.accelerator.unwrap_model(self.model).save(folder, self.trained)
+        self.accelerator.unwrap_model(self.model).model.save(folder, self.trained)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.accelerator.unwrap_model(model or self.model).load(Path(resume_from_checkpoint), self.trained)
+        learner = self.accelerator.unwrap_model(model or self.model)
+        learner.model.load(Path(resume_from_checkpoint), self.trained)
 
 
 class _MarkWhole(TrainerCallback):
@@ -400,10 +432,16 @@ def _shown(logs: dict[str, Any]) -> set[str]:
     return set(logs) - {"grad_norm", "learning_rate", "epoch"}
 
 
-def _forget_log_after(run: Path, stage: str, step: int, args: TrainingArguments) -> None:
+def _note_skipped(run: Path, problems: Sequence[str], *, stage: str | None, step: int) -> None:
+    """Add to skipped.jsonl what was left out: by the source as it was prepared (no stage), or in a step."""
+    if problems:
+        with open(run / "skipped.jsonl", "a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"stage": stage, "step": step, "why": why}) + "\n" for why in problems)
+
+
+def _forget_after(log: Path, stage: str, step: int) -> None:
     """Drop what was logged after the checkpoint that is resumed from: it will be logged again."""
-    log = run / "log.jsonl"
-    if args.process_index != 0 or not log.exists():
+    if not log.exists():
         return
     kept, passed = [], False
     for line in log.read_text(encoding="utf-8").splitlines():
