@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from avalign.errors import AvalignError, suggest
 
@@ -67,7 +69,7 @@ class RegistryError(AvalignError, ValueError):
 @dataclass(frozen=True)
 class Option:
     name: str
-    type: str
+    type: str  # for people: "float, above 0"
     default: str  # as Python writes it; "required" when there is none
 
 
@@ -161,7 +163,7 @@ def manual(kind: str, name: str) -> Manual:
     rows = tuple(
         Option(
             parameter.name,
-            "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation),
+            "" if parameter.annotation is parameter.empty else _readable(parameter.annotation),
             "required" if parameter.default is parameter.empty else repr(parameter.default),
         )
         for parameter in options(component).values()
@@ -176,3 +178,40 @@ def _resolved(annotation: Any, scope: dict[str, Any]) -> Any:
         return eval(annotation, scope) if isinstance(annotation, str) else annotation
     except NameError:
         return annotation
+
+
+# what pydantic and annotated_types call a limit -> how it is said
+_LIMITS = {
+    "gt": "above {}",
+    "ge": "{} or above",
+    "lt": "below {}",
+    "le": "{} or below",
+    "multiple_of": "a multiple of {}",
+}
+
+
+def _readable(annotation: Any) -> str:
+    """An annotation as people say it: Annotated[float, Field(gt=0)] is "float, above 0"."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return ", ".join([_readable(inner[0]), *_limits(inner[1:])])
+    if origin in (Union, types.UnionType):
+        said = [_readable(part) for part in inner]
+        return " | ".join(f"({part})" if ", " in part and "[" not in part else part for part in said)
+    if origin is not None and origin is not Literal and inner:
+        return f"{origin.__name__}[{', '.join(map(_readable, inner))}]"
+    if isinstance(annotation, str):
+        return annotation
+    if annotation is Ellipsis or annotation is type(None):
+        return "..." if annotation is Ellipsis else "None"
+    return annotation.__name__ if isinstance(annotation, type) else inspect.formatannotation(annotation)
+
+
+def _limits(metadata: Iterable[Any]) -> list[str]:
+    """What an Annotated adds to its type, as far as it limits numbers."""
+    found: dict[str, Any] = {}
+    for part in metadata:
+        for rule in getattr(part, "metadata", None) or [part]:  # pydantic's Field holds a list of rules
+            found |= {name: getattr(rule, name) for name in _LIMITS if getattr(rule, name, None) is not None}
+    both = [f"{found.pop('ge')}..{found.pop('le')}"] if {"ge", "le"} <= set(found) else []
+    return both + [_LIMITS[name].format(number) for name, number in found.items()]

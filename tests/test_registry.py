@@ -169,8 +169,41 @@ def test_a_manual_holds_the_docstring_and_every_option(fake):
     assert (manual.kind, manual.name, manual.place) == ("projector", "mlp", "avalign_fakes:Mlp")
     assert manual.text == "Linear maps with GELU between.\n\nShapes: (b, n, d)"
     assert manual.options[0] == registry.Option("hidden", "int", "4096")
+    assert manual.options[1] == registry.Option("depth", "int, above 0", "2")
     needed = registry.manual("loss", "needy").options[0]
     assert needed == registry.Option("epsilon", "float", "required")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("Annotated[float, Field(gt=0, allow_inf_nan=False)]", "float, above 0"),
+        ("Annotated[float, Field(ge=0, le=1)]", "float, 0..1"),
+        ("Annotated[float, Field(ge=0, lt=1)]", "float, 0 or above, below 1"),
+        ("Annotated[int, Field(description='no limit')]", "int"),
+        ("PositiveInt", "int, above 0"),
+        ("PositiveInt | None", "(int, above 0) | None"),
+        ("Optional[int]", "int | None"),
+        ("list[PositiveInt]", "list[int, above 0]"),
+        ("tuple[int, ...]", "tuple[int, ...]"),
+        ("Sequence[str]", "Sequence[str]"),
+        ("dict[str, Any] | None", "dict[str, Any] | None"),
+        ("Path | str", "Path | str"),
+        ("Literal['a', 'b'] | None", "Literal['a', 'b'] | None"),
+        ("bool", "bool"),
+        ("Unknown", "Unknown"),
+    ],
+)
+def test_a_manual_says_types_as_people_do(fake, written, said):
+    fake(
+        "typed",
+        "from __future__ import annotations\nfrom collections.abc import Sequence\n"
+        "from pathlib import Path\nfrom typing import Annotated, Any, Literal, Optional\n"
+        "from pydantic import Field, PositiveInt\n"
+        f"class Loss:\n    def __init__(self, *, option: {written} = None): ...\n",
+    )
+    (option,) = registry.manual("loss", "typed:Loss").options
+    assert option.type == said
 
 
 def test_finding_components_imports_nothing_heavy():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from avalign.batch import Tokens
 from avalign.encoders.places import patch_boxes, spans, within
+from avalign.recipe import Positive
 
 
 class Residual(nn.Module):
@@ -42,7 +46,9 @@ class SmallImageEncoder(nn.Module):
 
     pretrained = False
 
-    def __init__(self, *, size: int = 64, width: int = 128, blocks: int = 1) -> None:
+    def __init__(
+        self, *, size: PositiveInt = 64, width: PositiveInt = 128, blocks: NonNegativeInt = 1
+    ) -> None:
         super().__init__()
         if size % 8:
             raise ValueError(f"size is {size}: a multiple of 8 is needed, for cells of 8 x 8 px")
@@ -60,7 +66,7 @@ class SmallImageEncoder(nn.Module):
 
     def prepare(self, image: np.ndarray) -> Tensor:
         """(h, w, 3) uint8 -> (3, size, size), about -1..1"""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
         if pixels.shape[1:] != (self.size, self.size):
             pixels = nn.functional.interpolate(
                 pixels[None], (self.size, self.size), mode="bilinear", antialias=True
@@ -78,7 +84,7 @@ class SmallAudioEncoder(nn.Module):
     sample_rate: Hz
     seconds:     longest clip; a multiple of 0.2
     mels:        bands of the spectrogram; a multiple of 8
-    width:       of a token
+    width:       of a token; a multiple of 8
     blocks:      residual blocks before the bands are joined
     """
 
@@ -87,17 +93,18 @@ class SmallAudioEncoder(nn.Module):
     def __init__(
         self,
         *,
-        sample_rate: int = 8_000,
-        seconds: float = 4.0,
-        mels: int = 40,
-        width: int = 128,
-        blocks: int = 0,
+        sample_rate: Annotated[int, Field(ge=1000)] = 8_000,
+        seconds: Positive = 4.0,
+        mels: PositiveInt = 40,
+        width: PositiveInt = 128,
+        blocks: NonNegativeInt = 0,
     ) -> None:
         from transformers.audio_utils import mel_filter_bank
 
         super().__init__()
-        if mels % 8:
-            raise ValueError(f"mels is {mels}: a multiple of 8 is needed")
+        for name, number in (("mels", mels), ("width", width)):
+            if number % 8:
+                raise ValueError(f"{name} is {number}: a multiple of 8 is needed")
         if abs(seconds * 5 - round(seconds * 5)) > 1e-6:
             raise ValueError(f"seconds is {seconds}: a multiple of 0.2 is needed, the length of a token")
         self.sample_rate, self.seconds, self.width = sample_rate, seconds, width

@@ -30,6 +30,7 @@ class AVACE(nn.Module):
     A sample without a box, or whose box covers no patch, adds 0 in space; likewise without an interval
     in time. The value is the mean over all b samples (LossValue says why).
 
+    form:             "sum" or "cross_entropy", as above
     lambda1, lambda2: weights of the attention missing inside and found outside ("sum" only for lambda2)
     time_weight:      of the part in time; 0 leaves it out
 

@@ -10,7 +10,10 @@ from avalign.batch import Tokens
 
 
 class Linear(nn.Linear):
-    """One linear map, token by token. (b, n, dim_in) -> (b, n, dim_out)"""
+    """One linear map, token by token. (b, n, dim_in) -> (b, n, dim_out)
+
+    bias: whether a learnt constant is added
+    """
 
     def __init__(self, dim_in: int, dim_out: int, *, bias: bool = True) -> None:
         super().__init__(dim_in, dim_out, bias)

@@ -14,6 +14,7 @@ class Mlp(nn.Module):
     """`depth` linear maps with GELU between, token by token. (b, n, dim_in) -> (b, n, dim_out)
 
     hidden: width between the maps; dim_out when not given
+    depth:  number of maps
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, hidden: int | None = None, depth: int = 2) -> None:

@@ -13,7 +13,7 @@ class Pool(nn.Module):
 
     (b, n, dim_in) -> (b, n / factor^2, dim_out)
 
-    The patches must be a square grid whose side `factor` divides, all real.
+    factor: patches a side that become one token. The patches must be a square grid whose side it divides
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, factor: int = 2) -> None:
