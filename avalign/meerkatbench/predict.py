@@ -34,7 +34,7 @@ def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: P
         if file is not None and f"<{p}>" not in text
     ]
     sample = Sample(
-        id="predict",
+        id=", ".join(str(file) for file in (image, audio) if file is not None),
         task="avqa",
         instruction="".join([*missing, text.strip()]),
         response="",
