@@ -21,6 +21,7 @@ from PIL import Image
 from avalign.batch import TASKS, Sample
 from avalign.data.media import MediaError
 from avalign.data.paired_folder import PairedFolder
+from avalign.data.paired_folder.composing import PLACES
 from avalign.errors import AvalignError
 from avalign.grammar import read_boxes, read_intervals
 
@@ -288,9 +289,24 @@ def test_a_claim_is_true_when_it_says(source: PairedFolder) -> None:
     assert (stranger.boxes, stranger.intervals, stranger.label) == ((), (), None)
 
 
+def test_training_asks_questions_in_the_shares_given(folder: Path) -> None:
+    source = prepared(folder, questions={"seen": 3.0, "sounding": 1.0, "count": 0.0})
+    drawn = Counter(source.plan("train", "avqa", k).asked.kind for k in range(400))
+    assert set(drawn) == {"seen", "sounding"}
+    assert 260 <= drawn["seen"] <= 340
+    assert len({source.plan("test", "avqa", k).asked.kind for k in range(6)}) == 6
+
+
+def test_unknown_or_absent_questions_are_refused() -> None:
+    with pytest.raises(AvalignError, match="no AVQA question 'sen'.*seen"):
+        PairedFolder(questions={"sen": 1.0})
+    with pytest.raises(AvalignError, match="all shares are 0"):
+        PairedFolder(questions={"seen": 0.0})
+
+
 def test_questions_are_answered_by_the_scene(source: PairedFolder) -> None:
     kinds: Counter[str] = Counter()
-    for index in range(200):
+    for index in range(240):
         plan = source.plan("test", "avqa", index)
         shown, heard = [t.name for t in plan.tiles], plan.parts[0].name
         text, answer, kind = plan.asked.instruction, plan.asked.response, plan.asked.kind
@@ -305,6 +321,9 @@ def test_questions_are_answered_by_the_scene(source: PairedFolder) -> None:
         elif kind == "audible":
             assert (answer == "yes") == (named == heard)
             assert named in shown  # or the picture would tell
+        elif kind == "seen":
+            cells = next(cells for cells in PLACES.values() if plan.sounding.place in cells)
+            assert answer == ", ".join(t.name for t in sorted(plan.tiles, key=lambda t: cells.index(t.place)))
         else:
             left, top, right, bottom = plan.sounding.boxes[0]
             assert not ("left" in answer and right > 0.5)
@@ -313,7 +332,7 @@ def test_questions_are_answered_by_the_scene(source: PairedFolder) -> None:
             assert not ("bottom" in answer and top < 0.5)
             assert answer == plan.sounding.place
     assert kinds["visible yes"] == kinds["visible no"] == kinds["audible yes"] == kinds["audible no"] == 20
-    assert kinds["sounding"] == kinds["count"] == kinds["place"] == 40
+    assert kinds["sounding"] == kinds["count"] == kinds["place"] == kinds["seen"] == 40
     assert "an ant" in " ".join(source.texts())
     assert "a bee" in " ".join(source.texts())
 

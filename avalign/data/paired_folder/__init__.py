@@ -18,7 +18,9 @@ from avalign.data.media import MediaError
 from avalign.data.paired_folder import composing, questions
 from avalign.data.paired_folder.composing import Part, Tile
 from avalign.data.paired_folder.folder import SPLITS, Photo, Pool, Recording, find_folder, read_folder
+from avalign.data.paired_folder.questions import FACTS, QUESTIONS
 from avalign.errors import AvalignError, suggest
+from avalign.recipe import NonNegative
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class PairedFolder:
     classes:     classes to use; when not given, those with sounds and 20 usable training photographs: such as
                  show just one of the classes, and that on 2 % of their area or more
     leave_out:   sounds never used: a rooster's does go with some photographs of birds, not with others
+    questions:   share of each kind of AVQA question in training: sounding, place, audible, visible, count, seen.
+                 Those not named are not asked. When not given, and in validation and test, all are equal
     offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all
@@ -63,6 +67,7 @@ class PairedFolder:
         sample_rate: int = 16_000,
         classes: list[str] | None = None,
         leave_out: tuple[str, ...] = ("rooster", "chicken"),
+        questions: dict[str, NonNegative] | None = None,
         offscreen: float = 0.5,
         lowpass: bool = True,
         augment: bool = True,
@@ -77,6 +82,12 @@ class PairedFolder:
         self.canvas, self.photos = canvas, tuple(photos)
         self.seconds, self.sample_rate = seconds, sample_rate
         self.classes, self.leave_out = classes, tuple(leave_out)
+        self.questions = dict.fromkeys(QUESTIONS, 1.0) if questions is None else dict(questions)
+        for kind in self.questions:
+            if kind not in QUESTIONS:
+                raise AvalignError(f"paired_folder: no AVQA question '{kind}'.{suggest(kind, QUESTIONS)}")
+        if sum(self.questions.values()) <= 0:
+            raise AvalignError("paired_folder: questions: all shares are 0")
         self.offscreen, self.lowpass, self.augment = offscreen, lowpass, augment
         self.on_error: Literal["raise", "skip"] = "raise"
         self.skipped: list[str] = []
@@ -153,8 +164,11 @@ class PairedFolder:
         rng = np.random.default_rng((self.seed, SPLITS.index(split), TASKS.index(task), index))
         # Training draws at random. Evaluation takes every kind, true and false, equally often.
         number = int(rng.integers(2**20)) if split == "train" else index
-        kinds = {"avfc": questions.FACTS, "avqa": questions.QUESTIONS}.get(task, ("",))
+        kinds = {"avfc": FACTS, "avqa": QUESTIONS}.get(task, ("",))
         kind, true = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
+        if task == "avqa" and split == "train":
+            shares = np.array([self.questions.get(kind, 0.0) for kind in kinds])
+            kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
 
         names = rng.permutation(pool.classes).tolist()
         shown = names[: self.photos[int(rng.integers(len(self.photos)))]]

@@ -11,7 +11,7 @@ from avalign.grammar import Interval, write_box, write_interval, write_verdict
 
 MEDIA = "<image><audio>"
 FACTS = ("type1", "type4")
-QUESTIONS = ("sounding", "place", "audible", "visible", "count")
+QUESTIONS = ("sounding", "place", "audible", "visible", "count", "seen")
 
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "arig": (
@@ -45,6 +45,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     "count": (
         "How many photographs make up the picture?",
         "Count the photographs in the picture.",
+    ),
+    "seen": (
+        "Name what is seen, row by row.",
+        "What do the photographs show, from left to right and from top to bottom?",
     ),
     "avcap": (
         "Describe what is seen and what is heard.",
@@ -103,6 +107,8 @@ def avqa(
     if kind == "count":
         return Asked(_phrase(kind, rng), str(len(tiles)), kind)
     seen = [t.name for t in tiles]
+    if kind == "seen":
+        return Asked(_phrase(kind, rng), ", ".join(seen), kind)
     if kind == "audible":  # asked of what is seen only: the picture does not tell
         names = [n for n in seen if (n == sounding.name) == true]
     else:
