@@ -184,10 +184,6 @@ class SmallLlama(LanguageModel):
         lm.set_attn_implementation("eager")
         super().__init__(lm, tokenizer)
 
-    def response_ids(self, response: str) -> list[int]:
-        """With a space in front, so that a word is the same token as an answer and within a question."""
-        return super().response_ids(" " + response)
-
 
 class HuggingFaceLlm(LanguageModel):
     """Any causal LM of the Hugging Face hub or a local folder, its weights as released.

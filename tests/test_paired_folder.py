@@ -298,7 +298,7 @@ def test_training_asks_questions_in_the_shares_given(folder: Path) -> None:
 
 
 def test_unknown_or_absent_questions_are_refused() -> None:
-    with pytest.raises(AvalignError, match="no AVQA question 'sen'.*seen"):
+    with pytest.raises(AvalignError, match=r"no AVQA question 'sen'.*seen"):
         PairedFolder(questions={"sen": 1.0})
     with pytest.raises(AvalignError, match="all shares are 0"):
         PairedFolder(questions={"seen": 0.0})

@@ -44,7 +44,8 @@ class PairedFolder:
     classes:     classes to use; when not given, those with sounds and 20 usable training photographs: such as
                  show just one of the classes, and that on 2 % of their area or more
     leave_out:   sounds never used: a rooster's does go with some photographs of birds, not with others
-    questions:   share of each kind of AVQA question in training: sounding, place, audible, visible, count, seen.
+    questions:   share of each kind of AVQA question in training (sounding, place, audible, visible, count,
+                 seen).
                  Those not named are not asked. When not given, and in validation and test, all are equal
     offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
