@@ -599,6 +599,19 @@ class TestLlm:
         with torch.no_grad():
             assert not torch.allclose(llm(input_ids, mask, spoilt, audio)[0], one[0]), "the rest is read"
 
+    def test_tokens_that_are_absent_are_as_if_they_were_not_there(self, build: Any, name: str) -> None:
+        """Also in what they would push apart: the words before the place and those behind it."""
+        llm = build("llm", name).eval()
+        stir(llm)
+        question = "What is in <image>, and what in <audio>? Which object?"
+        _, _, image, audio = asked(llm, ANSWERS[:1], torch.zeros(1, SEEN, dtype=torch.bool))
+        found = []
+        for places in (SEEN, 0):
+            ids = torch.tensor([llm.prompt_ids(question, places, HEARD)])
+            with torch.no_grad():
+                found.append(llm(ids, torch.ones_like(ids), image, audio)[ids != IMAGE])
+        assert_close(found[0], found[1], torch.float32)
+
     def test_it_generates_alone_as_in_a_batch(self, build: Any, name: str) -> None:
         llm = build("llm", name).eval()
         stir(llm)
