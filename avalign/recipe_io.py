@@ -72,8 +72,13 @@ def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 # ---- what the annotations of recipe.py say -------------------------------------------------------
 
 
+_known_hints: dict[type[Any], dict[str, Any]] = {}  # asked for thousands of times a recipe
+
+
 def _hints(section: type[Any]) -> dict[str, Any]:
-    return get_type_hints(section, include_extras=True)
+    if section not in _known_hints:
+        _known_hints[section] = get_type_hints(section, include_extras=True)
+    return _known_hints[section]
 
 
 def _is_component(hint: Any) -> TypeGuard[type[Component]]:
