@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # torch is named in annotations only, so that `avalign --help
     from torch import Tensor
 
 TASKS = ("arig", "igatl", "avfc", "avqa", "avcap")
+IGNORED = -100  # the label of every position that is not part of a response, as in transformers
 
 
 @dataclass(frozen=True)

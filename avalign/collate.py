@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avalign.batch import Batch, Sample
+from avalign.batch import IGNORED, Batch, Sample
 from avalign.errors import AvalignError
-
-IGNORED = -100  # label of what the loss does not count
 
 
 class SampleError(AvalignError):

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from avalign.batch import Batch
 from avalign.build import build_model, build_objective, build_source, trained_parts
@@ -44,10 +44,9 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
     """
     run = Path("runs") / recipe.name if run is None else run
     _open(run, recipe, resume)
-    main = int(os.environ.get("RANK", "0")) == 0
     if not (run / "model" / "complete").exists():
         _train_stages(recipe, run)
-    if main:
+    if _is_first_process():
         skipped = run / "skipped.jsonl"
         if skipped.exists():
             with open(skipped, encoding="utf-8") as lines:
@@ -127,10 +126,15 @@ def _scoring_bar(total: int) -> Iterator[Callable[[str, int, int], None]]:
 # ---- the run folder ------------------------------------------------------------------------------
 
 
+def _is_first_process() -> bool:
+    """Of those that torchrun started, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost."""
     written = run / "recipe.yaml"
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not _is_first_process():
         return
     if written.exists() and not resume:
         raise AvalignError(
@@ -332,8 +336,6 @@ class StageTrainer(Trainer):
         )
         self.stage, self.run, self.trained = stage, run, trained
         self._sums: dict[str, list[float]] = {}
-        from transformers import PrinterCallback
-
         self.remove_callback(PrinterCallback)
         self.add_callback(_Progress(stage))
         self.add_callback(_MarkWhole())
@@ -416,20 +418,18 @@ class _Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.bar is not None and logs and "loss" in logs:
-            shown = {
-                name: f"{value:.3g}"
-                for name, value in logs.items()
-                if "/" not in name and name in _shown(logs)
-            }
-            self.bar.set_postfix(shown, refresh=False)
+            self.bar.set_postfix(
+                {name: f"{value:.3g}" for name, value in logs.items() if _is_loss(name)}, refresh=False
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def _shown(logs: dict[str, Any]) -> set[str]:
-    return set(logs) - {"grad_norm", "learning_rate", "epoch"}
+def _is_loss(name: str) -> bool:
+    """A whole term of the objective, or their sum: not a term's part (avace/space)."""
+    return "/" not in name and name not in ("grad_norm", "learning_rate", "epoch")
 
 
 def _note_skipped(run: Path, problems: Sequence[str], *, stage: str | None, step: int) -> None:

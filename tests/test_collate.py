@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalign.batch import Sample
-from avalign.collate import IGNORED, SampleError, check
+from avalign.batch import IGNORED, Sample
+from avalign.collate import SampleError, check
 from tests.strategies import quick
 from tests.tiny import (
     AUDIO_ID,

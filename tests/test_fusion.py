@@ -36,11 +36,13 @@ def tokens(seed: int, b: int = 2, side: int = 2, m: int = 5) -> tuple[Tokens, To
     )
 
 
-def masked(of: Tokens, seed: int) -> Tokens:
+def masked(seed: int, b: int = 3, side: int = 2, m: int = 5) -> tuple[Tokens, Tokens]:
     """About half of them real; none at all in the first sample."""
-    mask = torch.rand(of.mask.shape, generator=generator(seed)) < 0.5
-    mask[0] = False
-    return Tokens(of.values, mask, of.where)
+    pair = tokens(seed, b, side, m)
+    for shift, of in enumerate(pair):
+        of.mask = torch.rand(of.mask.shape, generator=generator(seed + shift)) < 0.5
+        of.mask[0] = False
+    return pair
 
 
 def real(fused: Fused) -> list[Tensor]:
@@ -64,8 +66,7 @@ def real(fused: Fused) -> list[Tensor]:
 def test_rows_sum_to_one_over_what_is_real_and_are_zero_where_nothing_is(
     b: int, side: int, m: int, seed: int
 ) -> None:
-    image, audio = tokens(seed, b, side, m)
-    image, audio = masked(image, seed), masked(audio, seed + 1)
+    image, audio = masked(seed, b, side, m)
     fused = fusion()(image, audio)
     for weights, keys, queries in ((fused.image_map, image, m), (fused.audio_map, audio, side * side)):
         assert weights.shape == (b, queries, keys.mask.shape[1])
@@ -153,8 +154,7 @@ def test_maps_stay_exact_under_half_precision() -> None:
 @quick
 @given(seeds)
 def test_masked_tokens_change_nothing(seed: int) -> None:
-    image, audio = tokens(seed, b=3)
-    image, audio = masked(image, seed), masked(audio, seed + 1)
+    image, audio = masked(seed)
     module = fusion()
     before = real(module(image, audio))
     for changed in (image, audio):
@@ -167,8 +167,7 @@ def test_masked_tokens_change_nothing(seed: int) -> None:
 @quick
 @given(seeds)
 def test_samples_of_a_batch_do_not_see_each_other(seed: int) -> None:
-    image, audio = tokens(seed, b=3)
-    image, audio = masked(image, seed), masked(audio, seed + 1)
+    image, audio = masked(seed)
     module = fusion()
     whole = module(image, audio)
     for k in range(3):

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avalign.batch import Batch, Outputs, Sample
-from avalign.collate import IGNORED, SampleError
+from avalign.batch import IGNORED, Batch, Outputs, Sample
+from avalign.collate import SampleError
 from avalign.errors import AvalignError
 from avalign.fusion.none import NoFusion
 from avalign.model import PARTS, WEIGHTS, AudioVisualLM

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avalign.batch import IGNORED
 from avalign.losses.value import LossValue
-
-IGNORED = -100  # the label of every position that is not part of a response, as in transformers
 
 
 class LanguageModelling(nn.Module):

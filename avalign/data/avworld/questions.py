@@ -9,9 +9,8 @@ import numpy as np
 
 from avalign.data.avworld.scenes import SECONDS, Event, Plot, Scene, Thing
 from avalign.data.avworld.sounds import CLASSES
+from avalign.data.phrasing import phrase
 from avalign.grammar import write_box, write_interval
-
-MEDIA = "<image><audio>"
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "Is the object that is heard on the left or on the right?",
         "On which side is the sounding object?",
     ),
+    "avcap": (
+        "Describe what is seen and heard.",
+        "Write a caption for the picture and its sound.",
+        "Tell what happens here.",
+    ),
 }
-
-
-def _phrase(key: str, rng: np.random.Generator, **slots: str) -> str:
-    choices = PHRASINGS[key]
-    return MEDIA + choices[int(rng.integers(len(choices)))].format(**slots)
 
 
 def _thing(scene: Scene, name: str) -> Thing:
@@ -75,15 +74,17 @@ def arig(scene: Scene, rng: np.random.Generator) -> Question:
     event = scene.events[int(rng.integers(2)) if scene.plot == "duet" else 0]
     thing = _thing(scene, event.name)
     if scene.plot == "duet":
-        instruction = _phrase("arig when", rng, interval=write_interval((event.start, event.end)))
+        instruction = phrase(PHRASINGS["arig when"], rng, interval=write_interval((event.start, event.end)))
     else:
-        instruction = _phrase("arig", rng)
+        instruction = phrase(PHRASINGS["arig"], rng)
     return Question(instruction, write_box(thing.box, thing.name), thing, event)
 
 
 def igatl(scene: Scene, rng: np.random.Generator) -> Question:
     event = scene.events[0]
-    return Question(_phrase("igatl", rng), write_interval((event.start, event.end)), scene.things[0], event)
+    return Question(
+        phrase(PHRASINGS["igatl"], rng), write_interval((event.start, event.end)), scene.things[0], event
+    )
 
 
 def _another_time(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
@@ -112,7 +113,7 @@ def avfc(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Quest
     elif not true and kind in ("type2", "type3"):
         span = _another_time(scene, rng)
     slots = {"box": write_box(shown.box), "interval": write_interval(span)}
-    return Question(_phrase(kind, rng, **slots), "True" if true else "False", thing, event, kind)
+    return Question(phrase(PHRASINGS[kind], rng, **slots), "True" if true else "False", thing, event, kind)
 
 
 def avqa(scene: Scene, rng: np.random.Generator) -> Question:
@@ -120,17 +121,17 @@ def avqa(scene: Scene, rng: np.random.Generator) -> Question:
     thing = _thing(scene, event.name)
     kind = ("sounding", "count", "visible", "audible", "side")[int(rng.integers(5))]
     if kind == "sounding":
-        return Question(_phrase(kind, rng), thing.name, thing, event, kind)
+        return Question(phrase(PHRASINGS[kind], rng), thing.name, thing, event, kind)
     if kind == "count":
-        return Question(_phrase(kind, rng), str(len(scene.things)), thing, event, kind)
+        return Question(phrase(PHRASINGS[kind], rng), str(len(scene.things)), thing, event, kind)
     if kind == "side":
         side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
-        return Question(_phrase(kind, rng), side, thing, event, kind)
+        return Question(phrase(PHRASINGS[kind], rng), side, thing, event, kind)
     present = {t.name for t in scene.things} if kind == "visible" else {e.name for e in scene.events}
     true = bool(rng.random() < 0.5)
     names = [name for name in CLASSES if (name in present) == true]
     name = names[int(rng.integers(len(names)))]
-    return Question(_phrase(kind, rng, name=name), "yes" if true else "no", thing, event, kind)
+    return Question(phrase(PHRASINGS[kind], rng, name=name), "yes" if true else "no", thing, event, kind)
 
 
 def avcap(scene: Scene, rng: np.random.Generator) -> Question:
@@ -144,14 +145,7 @@ def avcap(scene: Scene, rng: np.random.Generator) -> Question:
         f"the {thing.name} on the {side} is heard, and {rest} can be seen",
         f"a {thing.name} is heard on the {side} of a picture with {rest}",
     )
-    asked = (
-        MEDIA
-        + (
-            "Describe what is seen and heard.",
-            "Write a caption for the picture and its sound.",
-            "Tell what happens here.",
-        )[int(rng.integers(3))]
-    )
+    asked = phrase(PHRASINGS["avcap"], rng)
     return Question(asked, captions[0], thing, event, references=captions[1:])
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from avalign.data.paired_folder.composing import Tile
+from avalign.data.phrasing import phrase
 from avalign.grammar import Interval, write_box, write_interval, write_verdict
 
-MEDIA = "<image><audio>"
 FACTS = ("type1", "type4")
 QUESTIONS = ("sounding", "place", "audible", "visible", "count", "seen")
 
@@ -68,22 +68,19 @@ class Asked:
     references: tuple[str, ...] = ()
 
 
-def _phrase(key: str, rng: np.random.Generator, **slots: str) -> str:
-    choices = PHRASINGS[key]
-    return MEDIA + choices[int(rng.integers(len(choices)))].format(**slots)
-
-
 def a(name: str) -> str:
     """dog -> a dog, owl -> an owl"""
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def arig(sounding: Tile, rng: np.random.Generator) -> Asked:
-    return Asked(_phrase("arig", rng), " ".join(write_box(box, sounding.name) for box in sounding.boxes))
+    return Asked(
+        phrase(PHRASINGS["arig"], rng), " ".join(write_box(box, sounding.name) for box in sounding.boxes)
+    )
 
 
 def igatl(interval: Interval, rng: np.random.Generator) -> Asked:
-    return Asked(_phrase("igatl", rng), write_interval(interval))
+    return Asked(phrase(PHRASINGS["igatl"], rng), write_interval(interval))
 
 
 def avfc(kind: str, true: bool, tiles: list[Tile], sounding: Tile | None, rng: np.random.Generator) -> Asked:
@@ -93,7 +90,7 @@ def avfc(kind: str, true: bool, tiles: list[Tile], sounding: Tile | None, rng: n
         shown = [t for t in tiles if (t is sounding) == true]
         boxes = shown[int(rng.integers(len(shown)))].boxes
         slots["box"] = write_box(boxes[int(rng.integers(len(boxes)))])
-    return Asked(_phrase(kind, rng, **slots), write_verdict(true), kind)
+    return Asked(phrase(PHRASINGS[kind], rng, **slots), write_verdict(true), kind)
 
 
 def avqa(
@@ -101,20 +98,20 @@ def avqa(
 ) -> Asked:
     """`true`: whether a yes/no question is to be answered by yes."""
     if kind == "sounding":
-        return Asked(_phrase(kind, rng), sounding.name, kind)
+        return Asked(phrase(PHRASINGS[kind], rng), sounding.name, kind)
     if kind == "place":
-        return Asked(_phrase(kind, rng), sounding.place, kind)
+        return Asked(phrase(PHRASINGS[kind], rng), sounding.place, kind)
     if kind == "count":
-        return Asked(_phrase(kind, rng), str(len(tiles)), kind)
+        return Asked(phrase(PHRASINGS[kind], rng), str(len(tiles)), kind)
     seen = [t.name for t in tiles]
     if kind == "seen":
-        return Asked(_phrase(kind, rng), ", ".join(seen), kind)
+        return Asked(phrase(PHRASINGS[kind], rng), ", ".join(seen), kind)
     if kind == "audible":  # asked of what is seen only: the picture does not tell
         names = [n for n in seen if (n == sounding.name) == true]
     else:
         names = [n for n in classes if (n in seen) == true]
     name = a(names[int(rng.integers(len(names)))])
-    return Asked(_phrase(kind, rng, name=name), "yes" if true else "no", kind)
+    return Asked(phrase(PHRASINGS[kind], rng, name=name), "yes" if true else "no", kind)
 
 
 def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
@@ -129,4 +126,4 @@ def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
         f"the {it} {place} can be heard, and {names} can be seen",
         f"a picture of {a(it)} {place}, which is heard, and of {others}",
     )
-    return Asked(_phrase("avcap", rng), captions[0], references=captions[1:])
+    return Asked(phrase(PHRASINGS["avcap"], rng), captions[0], references=captions[1:])
