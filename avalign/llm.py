@@ -6,6 +6,7 @@ will be put there. The ids are negative, so that no tokenizer and no embedding t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,12 +175,19 @@ class SmallLlama(LanguageModel):
             attention_dropout=dropout,
             max_position_embeddings=1024,
             initializer_range=hidden**-0.5,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
         lm = LlamaForCausalLM(config)
+        # words start larger than what the layers add to them: smaller ones are drowned by the first layer,
+        # and what compares a word with what is seen or heard is learnt late
+        torch.nn.init.normal_(lm.get_input_embeddings().weight)
+        with torch.no_grad():
+            for name, weight in lm.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    weight /= math.sqrt(2 * layers)
         # for prompts this short, torch's fused attention makes forward and backward twice as slow on a CPU
         lm.set_attn_implementation("eager")
         super().__init__(lm, tokenizer)

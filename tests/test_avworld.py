@@ -311,10 +311,11 @@ def test_another_sound_over_the_same_picture_has_another_answer(task: str) -> No
             if task == "avfc":
                 answer = questions.avfc(scene, rng, "type1", True)
                 answers.append((name, answer.thing.name))
+            elif task == "avqa":
+                for kind in ("sounding", "side"):
+                    answers.append((name, questions.avqa(scene, rng, kind, True).response))
             else:
-                answer = questions.ASK[task](scene, rng)
-                if answer.kind not in ("count", "visible", "audible"):
-                    answers.append((name, answer.response))
+                answers.append((name, questions.ASK[task](scene, rng).response))
     by_sound = {name: {response for sound, response in answers if sound == name} for name in ("bell", "drum")}
     assert by_sound["bell"]
     assert by_sound["bell"].isdisjoint(by_sound["drum"])
@@ -437,6 +438,9 @@ def test_avqa_answers_are_those_of_the_scene(source: AvWorld, root: Path) -> Non
             "side": "left" if left + right < 1 else "right",
             "visible": "yes" if named and named <= seen else "no",
             "audible": "yes" if named and named <= sounds_now else "no",
+            "seen": ", ".join(
+                thing["name"] for thing in sorted(scene["things"], key=lambda t: t["box"][0] + t["box"][2])
+            ),
         }
         assert {sample.label} == seen & sounds_now
         assert sample.response == answers[sample.kind], sample.instruction
@@ -444,7 +448,34 @@ def test_avqa_answers_are_those_of_the_scene(source: AvWorld, root: Path) -> Non
         said[sample.kind, sample.response] += 1
     for kind in ("visible", "audible"):
         assert chisquare([said[kind, "yes"], said[kind, "no"]]).pvalue > BY_CHANCE
-    assert len({kind for kind, _ in said}) == 5
+    assert {kind for kind, _ in said} == set(questions.TAUGHT)
+
+
+def test_avqa_asks_every_kind_as_often_where_it_is_scored(source: AvWorld) -> None:
+    for split in ("val", "test"):
+        asked = [source.sample(split, "avqa", k) for k in range(100)]
+        assert Counter(s.kind for s in asked) == dict.fromkeys(questions.SCORED, 20)
+        verdicts = Counter((s.kind, s.response) for s in asked if s.kind in ("visible", "audible"))
+        assert list(verdicts.values()) == [10] * 4
+
+
+def test_training_asks_avqa_in_the_shares_given(root: Path, source: AvWorld) -> None:
+    shared = AvWorld(train=120, val=40, test=40, questions={"seen": 3.0, "audible": 1.0, "count": 0.0})
+    shared.prepare(str(root), seed=0)
+    asked = Counter(shared.sample("train", "avqa", k).kind for k in range(400))
+    assert set(asked) == {"seen", "audible"}
+    assert chisquare([asked["seen"], asked["audible"]], [300, 100]).pvalue > BY_CHANCE
+    equal = Counter(source.sample("train", "avqa", k).kind for k in range(600))
+    assert chisquare([equal[kind] for kind in questions.TAUGHT]).pvalue > BY_CHANCE
+    before, after = (s.sample("test", "avqa", 7) for s in (source, shared))
+    assert (before.instruction, before.response) == (after.instruction, after.response)
+
+
+def test_unknown_or_absent_questions_are_refused() -> None:
+    with pytest.raises(AvalignError, match=r"avworld: no AVQA question 'audibel'\. Did you mean 'audible'"):
+        AvWorld(questions={"audibel": 1.0})
+    with pytest.raises(AvalignError, match="avworld: questions: all shares are 0"):
+        AvWorld(questions={"seen": 0.0})
 
 
 def test_captions_name_what_sounds_its_side_and_the_rest(source: AvWorld, root: Path) -> None:

@@ -208,7 +208,20 @@ def test_what_is_saved_comes_back_to_the_bit(model: AudioVisualLM, tmp_path: Pat
         assert torch.equal(other.state_dict()[name], weight), name
     samples = [tiny.sample(k) for k in range(2)]
     assert torch.equal(run(other, samples)[1].logits, run(model, samples)[1].logits)
-    assert other.llm.lm.lm_head.weight is other.llm.lm.get_input_embeddings().weight, "still tied"
+
+
+def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path: Path) -> None:
+    """As many released language models have them: the embedding of a word is its row of the output."""
+    model, other = tiny.model(0), tiny.model(1)
+    for one in (model, other):
+        one.llm.lm.lm_head.weight = one.llm.lm.get_input_embeddings().weight
+    tiny.spread(model, 4)
+    model.save(tmp_path)
+    ends = {"llm.lm.lm_head.weight", "llm.lm.model.embed_tokens.weight"}
+    assert len(ends & set(load_file(tmp_path / WEIGHTS))) == 1
+    other.load(tmp_path)
+    assert torch.equal(other.llm.lm.lm_head.weight, model.llm.lm.lm_head.weight)
+    assert other.llm.lm.lm_head.weight is other.llm.lm.get_input_embeddings().weight
 
 
 def test_stock_weights_are_saved_only_once_they_were_trained(model: AudioVisualLM, tmp_path: Path) -> None:

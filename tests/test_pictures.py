@@ -135,6 +135,12 @@ def test_samples_are_numbered_for_the_report(tmp_path):
     assert all(read_image(p).shape[1] > 500 for p in paths)
 
 
+def test_an_answer_in_signs_that_the_font_lacks_is_drawn(tmp_path):
+    """Whatever a model says: pytest turns a warning of a missing glyph into an error."""
+    sample = Sample("s", "avqa", "<image>What is it?", "a bell", image=GREY)
+    assert draw_answer(sample, explanation("\x11 \u72d7 $x$ [\n"), tmp_path / "a.png").is_file()
+
+
 def test_nothing_at_all_is_still_a_picture(tmp_path):
     sample = Sample("1", "avqa", "", "", None, None)
     silent = SimpleNamespace(answer="", image_map=None, audio_map=None, audio_where=None)

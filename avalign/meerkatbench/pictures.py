@@ -154,10 +154,14 @@ def draw_answer(sample: Sample, explained: Any, path: Path, *, truth: str = "") 
 
 
 def _wrapped(text: str, width: int = 105) -> str:
-    """At most two lines, with nothing that matplotlib would take for mathematics."""
+    """At most two lines, with nothing that matplotlib would take for mathematics or has no glyph for."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, width, max_lines=2, placeholder=" ...")).replace("$", r"\$")
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    shown = "".join(sign if font.get_char_index(ord(sign)) else "\ufffd" for sign in " ".join(text.split()))
+    return "\n".join(textwrap.wrap(shown, width, max_lines=2, placeholder=" ...")).replace("$", r"\$")
 
 
 # ---- the picture ----

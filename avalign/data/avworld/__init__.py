@@ -22,9 +22,12 @@ from typing import Any
 import numpy as np
 
 from avalign.batch import TASKS, Sample
-from avalign.data.avworld import questions, scenes
+from avalign.data.avworld import questions as asking
+from avalign.data.avworld import scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
+from avalign.data.phrasing import draw_kind, kind_shares
 from avalign.errors import AvalignError
+from avalign.recipe import NonNegative
 
 VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it draws
 SPLITS = ("train", "val", "test")
@@ -34,11 +37,22 @@ class AvWorld:
     """The built-in source of all five tasks.
 
     train, val, test: how many scenes each split has (a scene serves many questions; splits share no scene)
+    questions:        share of each kind of AVQA question in training (sounding, count, visible, audible,
+                      side, seen). Those not named are not asked. When not given, all are equal; in
+                      validation and test, too, but without "seen"
     """
 
     tasks = TASKS
 
-    def __init__(self, *, train: int = 10_000, val: int = 500, test: int = 1_500) -> None:
+    def __init__(
+        self,
+        *,
+        train: int = 10_000,
+        val: int = 500,
+        test: int = 1_500,
+        questions: dict[str, NonNegative] | None = None,
+    ) -> None:
+        self.questions = kind_shares(questions, asking.TAUGHT, "avworld")
         self.counts = {"train": train, "val": val, "test": test}
         self.skipped: list[str] = []
         self.on_error = "raise"
@@ -64,11 +78,14 @@ class AvWorld:
         """Question `index` of a task, the same whenever it is asked for."""
         images, audio, all_scenes = self._splits[split]
         rng = np.random.default_rng((self.seed, SPLITS.index(split), TASKS.index(task), index))
-        plots = questions.ALLOWED[task]
-        kind, true = f"type{1 + index % 4}", index // 4 % 2 == 0
-        if task == "avfc" and split == "train":
-            kind, true = f"type{rng.integers(1, 5)}", bool(rng.integers(2))
-        if task == "avfc" and kind == "type4" and not true:
+        plots = asking.ALLOWED[task]
+        # Training draws at random. Evaluation takes every kind, true and false, equally often.
+        kinds = {"avfc": asking.FACTS, "avqa": asking.SCORED}.get(task, ("",))
+        kind, true = kinds[index % len(kinds)], index // len(kinds) % 2 == 0
+        if split == "train" and task in asking.ASK_KIND:
+            kind = draw_kind(self.questions, rng) if task == "avqa" else asking.FACTS[int(rng.integers(4))]
+            true = bool(rng.integers(2))
+        if kind == "type4" and not true:
             plots = ("stranger",)
         allowed = scenes.indices_with(plots, len(all_scenes))
         if not len(allowed):
@@ -78,7 +95,10 @@ class AvWorld:
             )
         which = int(allowed[int(rng.integers(len(allowed)))])
         scene = all_scenes[which]
-        asked = questions.avfc(scene, rng, kind, true) if task == "avfc" else questions.ASK[task](scene, rng)
+        if task in asking.ASK_KIND:
+            asked = asking.ASK_KIND[task](scene, rng, kind, true)
+        else:
+            asked = asking.ASK[task](scene, rng)
         thing, event = asked.thing, asked.event
         return Sample(
             id=f"avworld/{split}/{task}/{index}",

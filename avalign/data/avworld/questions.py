@@ -25,6 +25,10 @@ class Question:
     references: tuple[str, ...] = ()
 
 
+FACTS = ("type1", "type2", "type3", "type4")
+SCORED = ("sounding", "count", "visible", "audible", "side")  # kinds of AVQA question
+TAUGHT = (*SCORED, "seen")  # a list of names is no fair question to score by a match, but teaches them
+
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "arig": (
         "Which object makes the sound? Give its box.",
@@ -51,6 +55,7 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     ),
     "type4": ("Does the sound go with the picture?", "Is what is heard also seen?"),
     "sounding": ("What object makes the sound?", "Name the object that is both seen and heard."),
+    "seen": ("Name what is seen, from left to right.", "Which objects are there, from left to right?"),
     "count": ("How many objects are there?", "Count the objects in the picture."),
     "visible": ("Is a {name} in the picture?", "Can a {name} be seen?"),
     "audible": ("Is a {name} heard?", "Can a {name} be heard?"),
@@ -68,6 +73,11 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
 
 def _thing(scene: Scene, name: str) -> Thing:
     return next(thing for thing in scene.things if thing.name == name)
+
+
+def _rightwards(scene: Scene) -> list[Thing]:
+    """Its things from left to right, by their middle."""
+    return sorted(scene.things, key=lambda thing: thing.box[0] + thing.box[2])
 
 
 def arig(scene: Scene, rng: np.random.Generator) -> Question:
@@ -116,10 +126,10 @@ def avfc(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Quest
     return Question(phrase(PHRASINGS[kind], rng, **slots), "True" if true else "False", thing, event, kind)
 
 
-def avqa(scene: Scene, rng: np.random.Generator) -> Question:
+def avqa(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Question:
+    """`true`: whether a yes/no question is to be answered by yes."""
     event = scene.events[0]
     thing = _thing(scene, event.name)
-    kind = ("sounding", "count", "visible", "audible", "side")[int(rng.integers(5))]
     if kind == "sounding":
         return Question(phrase(PHRASINGS[kind], rng), thing.name, thing, event, kind)
     if kind == "count":
@@ -127,8 +137,11 @@ def avqa(scene: Scene, rng: np.random.Generator) -> Question:
     if kind == "side":
         side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
         return Question(phrase(PHRASINGS[kind], rng), side, thing, event, kind)
+    if kind == "seen":
+        return Question(
+            phrase(PHRASINGS[kind], rng), ", ".join(t.name for t in _rightwards(scene)), thing, event, kind
+        )
     present = {t.name for t in scene.things} if kind == "visible" else {e.name for e in scene.events}
-    true = bool(rng.random() < 0.5)
     names = [name for name in CLASSES if (name in present) == true]
     name = names[int(rng.integers(len(names)))]
     return Question(phrase(PHRASINGS[kind], rng, name=name), "yes" if true else "no", thing, event, kind)
@@ -137,7 +150,7 @@ def avqa(scene: Scene, rng: np.random.Generator) -> Question:
 def avcap(scene: Scene, rng: np.random.Generator) -> Question:
     event = scene.events[0]
     thing = _thing(scene, event.name)
-    others = [t.name for t in sorted(scene.things, key=lambda t: t.box[0] + t.box[2]) if t is not thing]
+    others = [t.name for t in _rightwards(scene) if t is not thing]
     rest = " and ".join(f"a {name}" for name in others)
     side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
     captions = (
@@ -158,9 +171,7 @@ ALLOWED: dict[str, tuple[Plot, ...]] = {
     "avqa": ("solo", "offscreen"),
     "avcap": ("solo", "offscreen"),
 }
-ASK: dict[str, Callable[[Scene, np.random.Generator], Question]] = {
-    "arig": arig,
-    "igatl": igatl,
-    "avqa": avqa,
-    "avcap": avcap,
-}
+Ask = Callable[[Scene, np.random.Generator], Question]
+AskKind = Callable[[Scene, np.random.Generator, str, bool], Question]
+ASK: dict[str, Ask] = {"arig": arig, "igatl": igatl, "avcap": avcap}
+ASK_KIND: dict[str, AskKind] = {"avfc": avfc, "avqa": avqa}

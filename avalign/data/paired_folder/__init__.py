@@ -19,6 +19,7 @@ from avalign.data.paired_folder import composing, questions
 from avalign.data.paired_folder.composing import Part, Tile
 from avalign.data.paired_folder.folder import SPLITS, Photo, Pool, Recording, find_folder, read_folder
 from avalign.data.paired_folder.questions import FACTS, QUESTIONS
+from avalign.data.phrasing import draw_kind, kind_shares
 from avalign.errors import AvalignError, suggest
 from avalign.recipe import NonNegative
 
@@ -83,12 +84,7 @@ class PairedFolder:
         self.canvas, self.photos = canvas, tuple(photos)
         self.seconds, self.sample_rate = seconds, sample_rate
         self.classes, self.leave_out = classes, tuple(leave_out)
-        self.questions = dict.fromkeys(QUESTIONS, 1.0) if questions is None else dict(questions)
-        for kind in self.questions:
-            if kind not in QUESTIONS:
-                raise AvalignError(f"paired_folder: no AVQA question '{kind}'.{suggest(kind, QUESTIONS)}")
-        if sum(self.questions.values()) <= 0:
-            raise AvalignError("paired_folder: questions: all shares are 0")
+        self.questions = kind_shares(questions, QUESTIONS, "paired_folder")
         self.offscreen, self.lowpass, self.augment = offscreen, lowpass, augment
         self.on_error: Literal["raise", "skip"] = "raise"
         self.skipped: list[str] = []
@@ -168,8 +164,7 @@ class PairedFolder:
         kinds = {"avfc": FACTS, "avqa": QUESTIONS}.get(task, ("",))
         kind, true = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
         if task == "avqa" and split == "train":
-            shares = np.array([self.questions.get(kind, 0.0) for kind in kinds])
-            kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+            kind = draw_kind(self.questions, rng)
 
         names = rng.permutation(pool.classes).tolist()
         shown = names[: self.photos[int(rng.integers(len(self.photos)))]]
