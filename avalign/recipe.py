@@ -81,6 +81,7 @@ class Stage:
     train: list[str] = field(default_factory=list)  # model parts that learn; empty: all that can
     weights: dict[str, NonNegative] = field(default_factory=dict)  # loss label -> weight here; 0: off
     learning_rate: Positive | None = None  # train.learning_rate when not given
+    schedule: Schedule | None = None  # train.schedule when not given
 
 
 @dataclass

@@ -264,7 +264,7 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
         gradient_accumulation_steps=train.gradient_accumulation,
         max_steps=stage.steps,
         learning_rate=train.learning_rate if stage.learning_rate is None else stage.learning_rate,
-        lr_scheduler_type=train.schedule,
+        lr_scheduler_type=train.schedule if stage.schedule is None else stage.schedule,
         warmup_steps=round(train.warmup * stage.steps),
         weight_decay=train.weight_decay,
         adam_beta2=train.beta2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import shutil
 import signal
@@ -43,8 +44,8 @@ SMALL = [
     "train.log_every=1",
     "train.checkpoint_every=2",
     "train.report_to=[]",
-    f"train.stages=[{{name: align, steps: {ALIGN}, learning_rate: 2.0e-3, weights: {{language_modelling: 0, "
-    f"avace: 1.0}}}}, {{name: answer, steps: {ANSWER}}}]",
+    f"train.stages=[{{name: align, steps: {ALIGN}, learning_rate: 2.0e-3, schedule: constant, "
+    f"weights: {{language_modelling: 0, avace: 1.0}}}}, {{name: answer, steps: {ANSWER}}}]",
     *("losses.language_modelling.weight=1.0", "losses.avopt.weight=0.1", "losses.avace.weight=0.5"),
     "evaluation.tasks=[arig, avfc]",
     "evaluation.samples=1",
@@ -150,6 +151,16 @@ def test_a_run_leaves_recipe_versions_log_scores_and_report(finished: Path) -> N
     assert {file.name for file in (finished / "model").iterdir()} == {
         *("weights.safetensors", "tokenizer", "complete")
     }
+
+
+def test_a_stage_has_its_own_rate_and_schedule_or_those_of_the_run(finished: Path) -> None:
+    rates = {
+        stage: [line["learning_rate"] for line in log(finished) if line["stage"] == stage]
+        for stage in ("align", "answer")
+    }
+    assert rates["align"] == [2e-3] * ALIGN
+    cosine = [1e-3 * (1 + math.cos(math.pi * step / ANSWER)) / 2 for step in range(ANSWER)]
+    assert rates["answer"] == pytest.approx(cosine)
 
 
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(finished: Path) -> None:
