@@ -430,12 +430,13 @@ def test_avqa_answers_are_those_of_the_scene(source: AvWorld, root: Path) -> Non
     for sample, scene in drawn(source, root, "avqa", 320):
         seen = {thing["name"] for thing in scene["things"]}
         sounds_now = {event["name"] for event in scene["events"]}
-        left, _, right, _ = sample.boxes[0]
+        left, top, right, bottom = sample.boxes[0]
         named = set(re.findall(r"\w+", sample.instruction)) & set(CLASSES)
         answers = {
             "sounding": sample.label,
             "count": str(len(seen)),
             "side": "left" if left + right < 1 else "right",
+            "level": "upper" if top + bottom < 1 else "lower",
             "visible": "yes" if named and named <= seen else "no",
             "audible": "yes" if named and named <= sounds_now else "no",
             "seen": ", ".join(

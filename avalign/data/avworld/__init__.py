@@ -38,8 +38,8 @@ class AvWorld:
 
     train, val, test: how many scenes each split has (a scene serves many questions; splits share no scene)
     questions:        share of each kind of AVQA question in training (sounding, count, visible, audible,
-                      side, seen). Those not named are not asked. When not given, all are equal; in
-                      validation and test, too, but without "seen"
+                      side, level, seen). Those not named are not asked. When not given, all are equal; in
+                      validation and test, too, but without "level" and "seen"
     """
 
     tasks = TASKS

@@ -27,7 +27,7 @@ class Question:
 
 FACTS = ("type1", "type2", "type3", "type4")
 SCORED = ("sounding", "count", "visible", "audible", "side")  # kinds of AVQA question
-TAUGHT = (*SCORED, "seen")  # a list of names is no fair question to score by a match, but teaches them
+TAUGHT = (*SCORED, "level", "seen")  # asked in training, too: top from bottom, and every name
 
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "arig": (
@@ -62,6 +62,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     "side": (
         "Is the object that is heard on the left or on the right?",
         "On which side is the sounding object?",
+    ),
+    "level": (
+        "Is the object that is heard in the upper or in the lower half?",
+        "In which half is the sounding object, upper or lower?",
     ),
     "avcap": (
         "Describe what is seen and heard.",
@@ -137,6 +141,9 @@ def avqa(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Quest
     if kind == "side":
         side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
         return Question(phrase(PHRASINGS[kind], rng), side, thing, event, kind)
+    if kind == "level":
+        level = "upper" if thing.box[1] + thing.box[3] < 1 else "lower"
+        return Question(phrase(PHRASINGS[kind], rng), level, thing, event, kind)
     if kind == "seen":
         return Question(
             phrase(PHRASINGS[kind], rng), ", ".join(t.name for t in _rightwards(scene)), thing, event, kind
