@@ -600,7 +600,7 @@ def test_overrides_enter_lists_by_index_and_by_name(reads):
         (
             "train.stages.0.stps=1",
             "command line  train.stages.0.stps: unknown key 'stps'. Did you mean 'steps'? "
-            "Known: learning_rate, name, steps, tasks, train, weights.",
+            "Known: learning_rate, name, schedule, steps, tasks, train, weights.",
         ),
         (
             "seed=[1",
