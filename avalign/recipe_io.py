@@ -72,7 +72,8 @@ def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 # ---- what the annotations of recipe.py say -------------------------------------------------------
 
 
-_known_hints: dict[type[Any], dict[str, Any]] = {}  # asked for thousands of times a recipe
+# asked for thousands of times a recipe; no functools.cache, to which a class is not hashable, says mypy
+_known_hints: dict[type[Any], dict[str, Any]] = {}
 
 
 def _hints(section: type[Any]) -> dict[str, Any]:

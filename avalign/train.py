@@ -44,7 +44,7 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
     """
     run = Path("runs") / recipe.name if run is None else run
     _open(run, recipe, resume)
-    if not (run / "model" / "complete").exists():
+    if not (run / "model" / COMPLETE).exists():
         _train_stages(recipe, run)
     if _is_first_process():
         skipped = run / "skipped.jsonl"
@@ -63,7 +63,7 @@ def load(run: str | os.PathLike[str]) -> AudioVisualLM:
     if not (folder / "recipe.yaml").is_file():
         raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
     recipe = read(folder / "recipe.yaml")
-    if not (folder / "model" / "complete").exists():
+    if not (folder / "model" / COMPLETE).exists():
         raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
     model = build_model(recipe, folder / "model" / TOKENIZER)
     model.load(folder / "model", trained_parts(recipe))
@@ -196,7 +196,7 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
     arguments = [_arguments(recipe, run, number) for number in range(len(recipe.train.stages))]
     with arguments[0].main_process_first(desc="preparing the data"):
         source = build_source(recipe)
-    if arguments[0].process_index == 0 and not (run / "skipped.jsonl").exists():
+    if _is_first_process() and not (run / "skipped.jsonl").exists():
         _note_skipped(run, source.skipped, stage=None, step=0)
     set_seed(recipe.seed)
     model = build_model(recipe, source.texts())
@@ -230,19 +230,19 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                 draws=draws,
             )
             resume = _last_whole(folder)
-            if args.process_index == 0:
+            if _is_first_process():
                 step = 0 if resume is None else int(resume.name.rpartition("-")[2])
                 for log in ("log.jsonl", "skipped.jsonl"):
                     _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-            if args.process_index == 0:
+            if _is_first_process():
                 model.save(done, trained)
                 _write_whole(done / COMPLETE, "")
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
             trainer.accelerator.wait_for_everyone()
         first_draw += stage.steps * recipe.train.batch_size
-    if arguments[0].process_index == 0:
+    if _is_first_process():
         model.save(run / "model", trained)
         _write_whole(run / "model" / COMPLETE, "")
         shutil.rmtree(run / "checkpoints", ignore_errors=True)

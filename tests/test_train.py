@@ -348,8 +348,11 @@ def test_another_way_to_the_same_gradient_changes_no_loss(
     run = quick(setting)
     assert_same_losses(run, plain, relative)
     for name, weight in weights(plain).items():
-        # Adam makes steps of the learning rate, 2e-3, of what rounding leaves where a gradient is all but 0.
-        assert (weights(run)[name] - weight).abs().mean() <= 3 * relative, name
+        # Attention stays as it is when all keys are shifted. So while only its maps are judged, the gradient
+        # of such a shift is what rounding leaves, of which Adam makes steps of the learning rate, 2e-3.
+        shifts_keys = name.startswith("fusion.") and name.endswith("key.bias")
+        bound = 3 * relative if shifts_keys else relative
+        assert (weights(run)[name] - weight).abs().mean() <= bound, name
 
 
 def test_two_processes_learn_what_one_does(plain: Path, world: Path, tmp_path: Path) -> None:

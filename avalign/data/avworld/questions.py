@@ -10,7 +10,7 @@ import numpy as np
 from avalign.data.avworld.scenes import SECONDS, Event, Plot, Scene, Thing
 from avalign.data.avworld.sounds import CLASSES
 from avalign.data.phrasing import phrase
-from avalign.grammar import write_box, write_interval
+from avalign.grammar import write_box, write_interval, write_verdict
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ def _rightwards(scene: Scene) -> list[Thing]:
     return sorted(scene.things, key=lambda thing: thing.box[0] + thing.box[2])
 
 
+def _side(thing: Thing) -> str:
+    return "left" if thing.box[0] + thing.box[2] < 1 else "right"
+
+
 def arig(scene: Scene, rng: np.random.Generator) -> Question:
     event = scene.events[int(rng.integers(2)) if scene.plot == "duet" else 0]
     thing = _thing(scene, event.name)
@@ -127,31 +131,30 @@ def avfc(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Quest
     elif not true and kind in ("type2", "type3"):
         span = _another_time(scene, rng)
     slots = {"box": write_box(shown.box), "interval": write_interval(span)}
-    return Question(phrase(PHRASINGS[kind], rng, **slots), "True" if true else "False", thing, event, kind)
+    return Question(phrase(PHRASINGS[kind], rng, **slots), write_verdict(true), thing, event, kind)
 
 
 def avqa(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Question:
     """`true`: whether a yes/no question is to be answered by yes."""
     event = scene.events[0]
     thing = _thing(scene, event.name)
+    slots = {}
     if kind == "sounding":
-        return Question(phrase(PHRASINGS[kind], rng), thing.name, thing, event, kind)
-    if kind == "count":
-        return Question(phrase(PHRASINGS[kind], rng), str(len(scene.things)), thing, event, kind)
-    if kind == "side":
-        side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
-        return Question(phrase(PHRASINGS[kind], rng), side, thing, event, kind)
-    if kind == "level":
-        level = "upper" if thing.box[1] + thing.box[3] < 1 else "lower"
-        return Question(phrase(PHRASINGS[kind], rng), level, thing, event, kind)
-    if kind == "seen":
-        return Question(
-            phrase(PHRASINGS[kind], rng), ", ".join(t.name for t in _rightwards(scene)), thing, event, kind
-        )
-    present = {t.name for t in scene.things} if kind == "visible" else {e.name for e in scene.events}
-    names = [name for name in CLASSES if (name in present) == true]
-    name = names[int(rng.integers(len(names)))]
-    return Question(phrase(PHRASINGS[kind], rng, name=name), "yes" if true else "no", thing, event, kind)
+        answer = thing.name
+    elif kind == "count":
+        answer = str(len(scene.things))
+    elif kind == "side":
+        answer = _side(thing)
+    elif kind == "level":
+        answer = "upper" if thing.box[1] + thing.box[3] < 1 else "lower"
+    elif kind == "seen":
+        answer = ", ".join(t.name for t in _rightwards(scene))
+    else:
+        present = {t.name for t in scene.things} if kind == "visible" else {e.name for e in scene.events}
+        names = [name for name in CLASSES if (name in present) == true]
+        slots["name"] = names[int(rng.integers(len(names)))]
+        answer = "yes" if true else "no"
+    return Question(phrase(PHRASINGS[kind], rng, **slots), answer, thing, event, kind)
 
 
 def avcap(scene: Scene, rng: np.random.Generator) -> Question:
@@ -159,7 +162,7 @@ def avcap(scene: Scene, rng: np.random.Generator) -> Question:
     thing = _thing(scene, event.name)
     others = [t.name for t in _rightwards(scene) if t is not thing]
     rest = " and ".join(f"a {name}" for name in others)
-    side = "left" if thing.box[0] + thing.box[2] < 1 else "right"
+    side = _side(thing)
     captions = (
         f"a {thing.name} sounds on the {side} beside {rest}",
         f"the {thing.name} on the {side} is heard, and {rest} can be seen",

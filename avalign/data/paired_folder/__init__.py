@@ -46,8 +46,8 @@ class PairedFolder:
                  show just one of the classes, and that on 2 % of their area or more
     leave_out:   sounds never used: a rooster's does go with some photographs of birds, not with others
     questions:   share of each kind of AVQA question in training (sounding, place, audible, visible, count,
-                 seen).
-                 Those not named are not asked. When not given, and in validation and test, all are equal
+                 seen). Those not named are not asked. When not given, and in validation and test, all are
+                 equal
     offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all

@@ -97,21 +97,24 @@ def avqa(
     kind: str, true: bool, tiles: list[Tile], sounding: Tile, classes: list[str], rng: np.random.Generator
 ) -> Asked:
     """`true`: whether a yes/no question is to be answered by yes."""
-    if kind == "sounding":
-        return Asked(phrase(PHRASINGS[kind], rng), sounding.name, kind)
-    if kind == "place":
-        return Asked(phrase(PHRASINGS[kind], rng), sounding.place, kind)
-    if kind == "count":
-        return Asked(phrase(PHRASINGS[kind], rng), str(len(tiles)), kind)
     seen = [t.name for t in tiles]
-    if kind == "seen":
-        return Asked(phrase(PHRASINGS[kind], rng), ", ".join(seen), kind)
-    if kind == "audible":  # asked of what is seen only: the picture does not tell
-        names = [n for n in seen if (n == sounding.name) == true]
+    slots = {}
+    if kind == "sounding":
+        answer = sounding.name
+    elif kind == "place":
+        answer = sounding.place
+    elif kind == "count":
+        answer = str(len(tiles))
+    elif kind == "seen":
+        answer = ", ".join(seen)
     else:
-        names = [n for n in classes if (n in seen) == true]
-    name = a(names[int(rng.integers(len(names)))])
-    return Asked(phrase(PHRASINGS[kind], rng, name=name), "yes" if true else "no", kind)
+        if kind == "audible":  # asked of what is seen only: the picture does not tell
+            names = [n for n in seen if (n == sounding.name) == true]
+        else:
+            names = [n for n in classes if (n in seen) == true]
+        slots["name"] = a(names[int(rng.integers(len(names)))])
+        answer = "yes" if true else "no"
+    return Asked(phrase(PHRASINGS[kind], rng, **slots), answer, kind)
 
 
 def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
