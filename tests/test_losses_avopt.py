@@ -109,7 +109,7 @@ class TestBothBackends:
     def test_given_weights_are_the_marginals(self, backend: str) -> None:
         image, audio = tokens(2, 4, 3)
         weights = torch.rand(2, 4, generator=generator(1)).double().softmax(1)
-        plan = AVOpT(backend=backend, tolerance=1e-9, rounds=5000).plan(image, audio, image_weights=weights)
+        plan = AVOpT(backend=backend, tolerance=1e-9, rounds=5000).solve(image, audio, image_weights=weights)
         assert_close(plan.matrix.sum(2), weights)
         # Where there is nothing to align, the weights may be nothing too.
         weights = weights * torch.tensor([[1.0], [0.0]])
@@ -175,7 +175,7 @@ def test_features_in_bfloat16_give_nearly_the_same_loss_and_gradient() -> None:
         ({"backend": "sinkhron"}, "'sinkhorn' or 'exact', not 'sinkhron'"),
         ({"epsilon": 0.0}, "epsilon must be above 0"),
         ({"rounds": 0}, "rounds must be at least 1"),
-        ({"value": "both"}, "'dual' or 'primal', not 'both'"),
+        ({"value": "both"}, "'primal' or 'entropic', not 'both'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_when_it_is_built(options: dict, message: str) -> None:

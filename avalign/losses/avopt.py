@@ -23,7 +23,8 @@ class AVOpT(nn.Module):
     epsilon:   entropic smoothing in units of the cost; sinkhorn only, as are the next three
     rounds:    at most so many Sinkhorn rounds for an item
     tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1)
-    value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan
+    value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan; "entropic",
+               <T, C> + epsilon sum T log T
 
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not
               padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
@@ -42,7 +43,7 @@ class AVOpT(nn.Module):
         epsilon: Positive = 0.05,
         rounds: PositiveInt = 1000,
         tolerance: Positive = 1e-3,
-        value: Literal["dual", "primal"] = "dual",
+        value: Literal["dual", "primal", "entropic"] = "dual",
     ) -> None:
         super().__init__()
         if backend not in ("sinkhorn", "exact"):
@@ -51,7 +52,7 @@ class AVOpT(nn.Module):
         self.backend, self.epsilon, self.rounds = backend, epsilon, rounds
         self.tolerance, self.value = tolerance, value
 
-    def plan(
+    def solve(
         self,
         image: Tensor,
         audio: Tensor,
@@ -104,6 +105,6 @@ class AVOpT(nn.Module):
                 None if weights is None else torch.where(absent, 1 / weights.shape[1], weights)
                 for weights in (image_weights, audio_weights)
             )
-        plan = self.plan(image, audio, image_mask, audio_mask, image_weights, audio_weights)
+        plan = self.solve(image, audio, image_mask, audio_mask, image_weights, audio_weights)
         unconverged = (~plan.converged & applies).sum() / applies.sum().clamp(min=1)
         return LossValue.of(plan.value, applies, {"unconverged": unconverged})

@@ -2,6 +2,7 @@
 
 from avalign.ot.cost import cosine_cost, squared_euclidean_cost
 from avalign.ot.exact import exact
+from avalign.ot.features import cosine_sinkhorn
 from avalign.ot.plan import Plan
 from avalign.ot.problem import TransportError
 from avalign.ot.sinkhorn import NotConverged, sinkhorn
@@ -11,6 +12,7 @@ __all__ = [
     "Plan",
     "TransportError",
     "cosine_cost",
+    "cosine_sinkhorn",
     "exact",
     "sinkhorn",
     "squared_euclidean_cost",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from avalign.ot.gradient import transport_value
 from avalign.ot.plan import Plan
 from avalign.ot.problem import problem
 
@@ -49,12 +51,28 @@ def exact(
 
     return Plan(
         problem=given,
-        matrix=back(matrix),
-        value=transport_value(given, back(matrix), back(f), back(g), 0.0, "dual"),
+        value=_Exact.apply(given.cost, given.source, given.target, back(matrix), back(f), back(g)),
         value_name="exact",
         source_potential=back(f),
         target_potential=back(g),
         marginal_error=back(error),
         rounds=torch.zeros(len(c), dtype=torch.long, device=given.cost.device),
         converged=torch.from_numpy(converged).to(given.cost.device),
+        engine="pot",
+        make_matrix=lambda _: back(matrix),
     )
+
+
+class _Exact(torch.autograd.Function):
+    """The dual value; its gradient to the cost is the plan, to the marginals the potentials."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, plan: Tensor, f: Tensor, g: Tensor) -> Tensor:
+        ctx.save_for_backward(plan, f, g)
+        return (f * a).sum(1) + (g * b).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        plan, f, g = ctx.saved_tensors
+        return upstream[:, None, None] * plan, upstream[:, None] * f, upstream[:, None] * g, None, None, None

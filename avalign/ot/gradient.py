@@ -11,11 +11,13 @@ from torch.autograd.function import once_differentiable
 from avalign.ot.problem import Problem
 
 
-def transport_value(
-    given: Problem, matrix: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str
-) -> Tensor:
-    """(b,) of a converged plan. Shapes: matrix (b, n, m), f (b, n), g (b, m), all detached."""
-    return _Value.apply(given.cost, given.source, given.target, matrix, f, g, epsilon, name)
+def transport_value(given: Problem, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
+    """(b,) of the entropic plan that f and g make. Shapes: f (b, n), g (b, m), detached."""
+    value = _Value.apply(given.cost, given.source, given.target, f, g, epsilon, name)
+    if name != "entropic":
+        return value
+    entropies = [torch.xlogy(weights, weights).sum(1) for weights in (given.source, given.target)]
+    return value + epsilon * (entropies[0] + entropies[1])
 
 
 class _Value(torch.autograd.Function):
@@ -28,18 +30,11 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        cost: Tensor,
-        a: Tensor,
-        b: Tensor,
-        matrix: Tensor,
-        f: Tensor,
-        g: Tensor,
-        epsilon: float,
-        name: str,
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str
     ) -> Tensor:
-        ctx.save_for_backward(cost, matrix, f, g)
+        ctx.save_for_backward(cost, a, b, f, g)
         ctx.epsilon, ctx.name = epsilon, name
+        matrix = gibbs_matrix(cost, a, b, f, g, epsilon)
         if name == "primal":
             return (matrix * torch.where(matrix > 0, cost, 0)).sum((1, 2))
         # The dual objective: a lower bound of the minimum at any potentials, the minimum at the best.
@@ -48,14 +43,20 @@ class _Value(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, matrix, f, g = ctx.saved_tensors
-        slope = matrix
+        cost, a, b, f, g = ctx.saved_tensors
+        matrix = slope = gibbs_matrix(cost, a, b, f, g, ctx.epsilon)
         if ctx.name == "primal":
             cost = torch.where(matrix > 0, cost, 0)
             f, g = _projection(cost, matrix)
             slope = matrix - matrix * (cost - f[:, :, None] - g[:, None, :]) / ctx.epsilon
         to_cost = upstream[:, None, None] * slope
-        return to_cost, upstream[:, None] * f, upstream[:, None] * g, None, None, None, None, None
+        return to_cost, upstream[:, None] * f, upstream[:, None] * g, None, None, None, None
+
+
+def gibbs_matrix(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    support = (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    exponent = torch.where(support, (f[:, :, None] + g[:, None, :] - cost) / epsilon, -torch.inf)
+    return a[:, :, None] * b[:, None, :] * exponent.exp()
 
 
 def _projection(cost: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:

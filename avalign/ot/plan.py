@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from avalign.ot.certificate import balanced
+from avalign.ot.gradient import gibbs_matrix
 from avalign.ot.problem import Problem
 
 
@@ -15,48 +18,57 @@ from avalign.ot.problem import Problem
 class Plan:
     """A transport plan for each of b problems, and how far it can be trusted.
 
-    Shapes: matrix (b, n, m), the mass carried from i to j; value (b,), with gradient to the cost and the
-            marginals; source_potential (b, n) and target_potential (b, m) in units of the cost, 0 where
-            the marginal is 0; marginal_error (b,), L1, of a total mass of 1; rounds (b,) int, 0 from a
-            solver without rounds; converged (b,) bool. All but `value` are detached.
+    Shapes: value (b,), with gradient to what the problem was made of; source_potential (b, n) and
+            target_potential (b, m) in units of the cost, 0 where the marginal is 0; marginal_error (b,),
+            L1, of a total mass of 1; rounds (b,) int, 0 from a solver without rounds; converged (b,)
+            bool. All but `value` are detached, and what is not stored is worked out when first asked for.
     """
 
     problem: Problem
-    matrix: Tensor
     value: Tensor
-    value_name: str  # "exact"; "dual": min <T, C> + epsilon KL(T | source x target); "primal": its <T, C>
+    value_name: str  # "exact", or what the solver calls the value that was asked for
     source_potential: Tensor
     target_potential: Tensor
     marginal_error: Tensor
     rounds: Tensor
     converged: Tensor
+    engine: str  # what did the work: "c++", "triton", "torch", "pot", "geomloss"
+    make_matrix: Callable[[Plan], Tensor]
+    bracket: Callable[[Plan], tuple[Tensor, Tensor]] = balanced
 
     @cached_property
+    def matrix(self) -> Tensor:
+        """The mass carried from i to j, (b, n, m)."""
+        with torch.no_grad():
+            return self.make_matrix(self)
+
+    @cached_property
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.bracket(self)
+
+    @property
     def lower(self) -> Tensor:
-        """A certified lower bound (b,) of the exact minimum of <T, C>: a double c-transform.
+        """A certified lower bound (b,) of what the problem costs without any smoothing."""
+        return self._bounds[0]
 
-        Valid for any potentials (weak duality), up to rounding: about 1e-6 in float32.
-        """
-        source, target = self.problem.source.detach(), self.problem.target.detach()
-        cost = self.problem.cost.detach().masked_fill(~self.problem.support, torch.inf)
-        f = (cost - self.target_potential[:, None, :]).amin(2)
-        f = torch.where(source > 0, f, torch.zeros_like(f))
-        g = (cost - f[:, :, None]).amin(1)
-        g = torch.where(target > 0, g, torch.zeros_like(g))
-        return (f * source).sum(1) + (g * target).sum(1)
-
-    @cached_property
+    @property
     def upper(self) -> Tensor:
-        """A certified upper bound (b,): the cost of the plan, rounded onto the marginals.
+        """A certified upper bound (b,) of it: what it costs to carry mass so."""
+        return self._bounds[1]
 
-        Source: Altschuler, Weed, Rigollet, arXiv:1705.09634, algorithm 2
-        """
-        source, target = self.problem.source.detach(), self.problem.target.detach()
-        cost = torch.where(self.problem.support, self.problem.cost.detach(), 0)
-        tiny = torch.finfo(cost.dtype).tiny
-        plan = self.matrix * (source / self.matrix.sum(2).clamp(min=tiny)).clamp(max=1)[:, :, None]
-        plan = plan * (target / plan.sum(1).clamp(min=tiny)).clamp(max=1)[:, None, :]
-        row = (source - plan.sum(2)).clamp(min=0)
-        column = (target - plan.sum(1)).clamp(min=0)
-        missing = torch.einsum("bn,bnm,bm->b", row, cost, column) / row.sum(1).clamp(min=tiny)
-        return (plan * cost).sum((1, 2)) + missing
+    @property
+    def gap(self) -> Tensor:
+        """upper - lower, (b,): no answer is further than this from the exact cost."""
+        return self.upper - self.lower
+
+
+def gibbs(epsilon: float) -> Callable[[Plan], Tensor]:
+    """source_i target_j exp((f_i + g_j - C_ij) / epsilon), the form of every entropic plan."""
+
+    def matrix(plan: Plan) -> Tensor:
+        given = plan.problem
+        a, b, cost = (t.detach() for t in (given.source, given.target, given.cost))
+        return gibbs_matrix(cost, a, b, plan.source_potential, plan.target_potential, epsilon)
+
+    return matrix

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,13 +22,20 @@ class TransportError(AvalignError, ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """Shapes: cost (b, n, m), source (b, n), target (b, m); float32 or float64, all of one dtype."""
+    """Shapes: source (b, n), target (b, m), cost (b, n, m); float32 or float64, all of one dtype.
 
-    cost: Tensor
+    The cost is worked out when it is first asked for: who solves from features may never ask.
+    """
+
     source: Tensor
     target: Tensor
+    make_cost: Callable[[], Tensor]
 
-    @property
+    @cached_property
+    def cost(self) -> Tensor:
+        return self.make_cost()
+
+    @cached_property
     def support(self) -> Tensor:
         """Where mass may flow, (b, n, m) bool: both marginals are positive."""
         return (self.source > 0)[:, :, None] & (self.target > 0)[:, None, :]
@@ -45,49 +54,52 @@ def problem(
     """
     if cost.ndim != 3:
         raise TransportError(f"cost must be (batch, n, m), got shape {tuple(cost.shape)}")
+    if not cost.is_floating_point():
+        raise TransportError(f"cost must hold floating point numbers, got {cost.dtype}")
     cost = cost if cost.dtype == torch.float64 else cost.float()
     b, n, m = cost.shape
-    source = _marginal("source", source, source_mask, (b, n), cost)
-    target = _marginal("target", target, target_mask, (b, m), cost)
-    given = Problem(cost, source, target)
+    source = marginal("source", source, source_mask, (b, n), cost)
+    target = marginal("target", target, target_mask, (b, m), cost)
+    given = Problem(source, target, lambda: cost)
     # One reduction in the usual case; which item it was is asked only when something is wrong.
     finite = torch.where(given.support, cost.detach(), torch.zeros_like(cost)).isfinite()
     if not finite.all():
-        raise TransportError(f"cost holds NaN or infinity in item(s) {_items(~finite.flatten(1).all(1))}")
+        raise TransportError(f"cost holds NaN or infinity in item(s) {items(~finite.flatten(1).all(1))}")
     return given
 
 
-def _marginal(
-    name: str, weights: Tensor | None, mask: Tensor | None, shape: tuple[int, int], cost: Tensor
+def marginal(
+    name: str, weights: Tensor | None, mask: Tensor | None, shape: tuple[int, int], like: Tensor
 ) -> Tensor:
+    """The weights of one side, shape (b, k), of mass 1 each: given, or uniform over what is not masked."""
     if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
         raise TransportError(
             f"{name}_mask must be bool of shape {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     if mask is not None and (empty := ~mask.any(1)).any():
-        raise TransportError(f"{name}: every entry is masked in item(s) {_items(empty)}")
+        raise TransportError(f"{name}: every entry is masked in item(s) {items(empty)}")
     if shape[1] == 0:
-        raise TransportError(f"{name} has no entry: cost has shape {tuple(cost.shape)}")
+        raise TransportError(f"{name} has no entry: its shape is {shape}")
     if weights is None:
-        weights = cost.new_ones(shape) if mask is None else mask.to(cost.dtype)
+        weights = like.new_ones(shape) if mask is None else mask.to(like.dtype)
         return weights / weights.sum(1, keepdim=True)
     if weights.shape != shape:
         raise TransportError(f"{name} must have shape {shape}, got {tuple(weights.shape)}")
-    weights = weights.to(cost.dtype)
+    weights = weights.to(like.dtype)
     if mask is not None:
         weights = torch.where(mask, weights, torch.zeros_like(weights))
     mass = weights.detach().sum(1)
     if not (weights.detach() >= 0).all() or not weights.isfinite().all():
         wrong = ~((weights >= 0) & weights.isfinite()).all(1)
-        raise TransportError(f"{name} must be finite and not negative: see item(s) {_items(wrong)}")
+        raise TransportError(f"{name} must be finite and not negative: see item(s) {items(wrong)}")
     if ((mass - 1).abs() > MASS_TOLERANCE).any():
         wrong = (mass - 1).abs() > MASS_TOLERANCE
         raise TransportError(
-            f"{name} must sum to 1 over real entries: item(s) {_items(wrong)} sum to "
+            f"{name} must sum to 1 over real entries: item(s) {items(wrong)} sum to "
             f"{[round(x, 4) for x in mass[wrong].tolist()[:8]]}"
         )
     return weights / mass[:, None]  # what rounding left off, so that both sides carry equal mass
 
 
-def _items(wrong: Tensor) -> list[int]:
+def items(wrong: Tensor) -> list[int]:
     return wrong.nonzero().flatten().tolist()
