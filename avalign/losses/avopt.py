@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from avalign.losses.value import LossValue
-from avalign.ot import Plan, cosine_cost, exact, sinkhorn
+from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, exact
 from avalign.ot.sinkhorn import check_settings
 from avalign.recipe import Positive
 
@@ -62,18 +62,16 @@ class AVOpT(nn.Module):
         audio_weights: Tensor | None = None,
     ) -> Plan:
         """The transport plan of every item, with its convergence and its bounds."""
-        cost = cosine_cost(image, audio, image_mask, audio_mask)
-        given = {
-            "source": image_weights,
-            "target": audio_weights,
-            "source_mask": image_mask,
-            "target_mask": audio_mask,
-        }
         if self.backend == "exact":
-            return exact(cost, **given)
-        return sinkhorn(
-            cost,
-            **given,
+            cost = cosine_cost(image, audio, image_mask, audio_mask)
+            return exact(cost, image_weights, audio_weights, image_mask, audio_mask)
+        return cosine_sinkhorn(
+            image,
+            audio,
+            image_weights,
+            audio_weights,
+            image_mask,
+            audio_mask,
             epsilon=self.epsilon,
             rounds=self.rounds,
             tolerance=self.tolerance,

@@ -152,10 +152,12 @@ def _window(
     psi: Tensor,
     relaxation: Tensor,
     count: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`count` rounds from phi, psi: both potentials, and the error of the columns before the last round's.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`count` rounds from phi, psi: phi with exact rows, the psi it is exact for, the next psi, the error.
 
-    Items that leave the kernel's range do this window on logarithms, and their kernel is made anew.
+    So the last round relaxes its columns alone: its error is then that of the plan, and comparable from
+    window to window. Items that leave the kernel's range do this window on logarithms, and their kernel
+    is made anew.
     """
     p, q = phi - kernel.phi, psi - kernel.psi
     error, worst = torch.full_like(relaxation, torch.inf), torch.zeros_like(relaxation)
@@ -179,7 +181,7 @@ def _window(
         for place, right in zip(new, again, strict=True):
             place[out] = right
         kernel.put(out, _Kernel.at(cost[out], again[0], again[2]))
-    return tuple(new)
+    return new[0], new[1], new[2], new[3]
 
 
 def _log_window(
