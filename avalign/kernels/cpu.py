@@ -1,7 +1,7 @@
-"""The fused CPU kernel (sinkhorn.cpp): built once where a compiler is found, called through a plain C interface.
+"""The fused CPU kernel (sinkhorn.cpp): built once where a compiler is found, called by a plain C interface.
 
-torch's own extension loader is not used: it needs ninja, takes half a minute over torch's headers, hangs on the
-lock of a build that was killed, and shares one folder between machines of different processors.
+torch's own extension loader is not used: it needs ninja, takes half a minute over torch's headers, hangs on
+the lock of a build that was killed, and shares one folder between machines of different processors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("sinkhorn.cpp")
-FLAGS = (
-    "-O3 -march=native -std=c++17 -fopenmp -fPIC -shared "
-    "-ffp-contract=fast -fno-math-errno -fno-trapping-math"  # never -ffast-math: it changes the whole process
-).split()
+# Never -ffast-math: linked in, it changes denormals for the whole process.
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared"]
+FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 NO_MEMORY, NO_INSTRUCTION = 1, 2
 
 

@@ -622,7 +622,8 @@ struct Item {
         scale /= 2;
       }
     }
-    Made last = run(epsilon, settings.rounds, settings.tolerance, settings.tolerance > 0);
+    bool relax = settings.tolerance > 0;
+    Made last = run(epsilon, settings.rounds, relax ? settings.tolerance : -1, relax);
     return {made.rounds + last.rounds, last.error};
   }
 };
