@@ -37,8 +37,7 @@ inline v16 load(const float* p) { return *(const v16u*)p; }
 inline i16 load(const int* p) { return *(const i16u*)p; }
 inline void store(float* p, v16 x) { *(v16u*)p = x; }
 inline void store(int* p, i16 x) { *(i16u*)p = x; }
-// Spelt out: 0 + x is an addition (of -0 it makes 0), and a broadcast is a load.
-inline v16 all(float x) { return v16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+inline v16 all(float x) { return x - v16{}; }  // x - 0 is x and costs nothing; x + 0 is an addition (of -0 it is 0)
 inline v16 as_float(i16 x) { return (v16)x; }
 inline v16 larger(v16 a, v16 b) { return a > b ? a : b; }
 inline v16 smaller(v16 a, v16 b) { return a < b ? a : b; }
@@ -147,50 +146,79 @@ inline int up(int n, int multiple) { return (n + multiple - 1) / multiple * mult
 // A step of a product multiplies a unit of A, given to all lanes, with 16 units of B. A unit is a float, or
 // two bfloat16 that belong to neighbouring steps. B stands in panels of PANEL columns, one step after another.
 
+// Sums are kept in vectors of the machine's own width: compilers spill what is wider.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int PARTS = 16 / LANES;
+typedef float part __attribute__((vector_size(4 * LANES)));
+typedef int whole_part __attribute__((vector_size(4 * LANES)));
+typedef float partu __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int whole_partu __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
 struct Float {
   typedef float unit;
-  typedef v16 units;
+  typedef part units;
   static constexpr int STEPS = 1;  // of the sum that a unit holds
-  static inline v16 add(v16 sum, unit a, units b) { return all(a) * b + sum; }
+  static inline units take(const unit* b) { return *(const partu*)b; }
+  static inline part add(part sum, unit a, units b) {
+    return (a - part{}) * b + sum;
+  }
 };
 #ifdef __AVX512BF16__
 struct Half {
   typedef int unit;
-  typedef i16 units;
+  typedef whole_part units;
   static constexpr int STEPS = 2;
-  static inline v16 add(v16 sum, unit a, units b) {
-    return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
+  static inline units take(const unit* b) { return *(const whole_partu*)b; }
+  static inline part add(part sum, unit a, units b) {
+    return (part)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
   }
 };
 #endif
 
 constexpr int PANEL = 64;
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 constexpr int ROWS = 6, WIDE = 4;  // 24 sums in 32 registers
+#elif defined(__AVX__) || defined(__ARM_NEON)
+constexpr int ROWS = 6, WIDE = 1;  // 12 of 16, 24 of 32
 #else
-constexpr int ROWS = 5, WIDE = 1;  // of 16 registers half as wide
+constexpr int ROWS = 3, WIDE = 1;  // 12 of 16
 #endif
 
 // out(i, z, sums, width) receives `width` vectors of row i, from column 16 z on.
 template <class T, int R, int W, class Out>
 inline void tile(const typename T::unit* a, size_t row, size_t step, const typename T::unit* b, int steps, int i, int z,
                  Out out) {
-  v16 sum[R][W];
+  constexpr int P = W * PARTS;
+  part sum[R][P];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-    for (int w = 0; w < W; w++) sum[r][w] = v16{};
+    for (int w = 0; w < P; w++) sum[r][w] = part{};
   for (int k = 0; k < steps; k++, a += step, b += PANEL) {
-    typename T::units column[W];
+    typename T::units column[P];
 #pragma GCC unroll 4
-    for (int w = 0; w < W; w++) column[w] = load(b + 16 * w);
+    for (int w = 0; w < P; w++) column[w] = T::take(b + LANES * w);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-      for (int w = 0; w < W; w++) sum[r][w] = T::add(sum[r][w], a[r * row], column[w]);
+      for (int w = 0; w < P; w++) sum[r][w] = T::add(sum[r][w], a[r * row], column[w]);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < R; r++) out(i + r, z, sum[r], std::integral_constant<int, W>());
+  for (int r = 0; r < R; r++) {
+    if constexpr (PARTS == 1) {
+      out(i + r, z, sum[r], std::integral_constant<int, W>());
+    } else {
+      v16 row_sums[W];
+      std::memcpy(row_sums, sum[r], sizeof row_sums);
+      out(i + r, z, row_sums, std::integral_constant<int, W>());
+    }
+  }
 }
 
 template <class T, int R, class Out>
