@@ -364,7 +364,8 @@ struct Settings {
 };
 
 constexpr int WINDOW = 6, ROUGH_ROUNDS = 60;
-constexpr float MOST_SCALING = 30, FIRST_RELAXATION = 1.5f, MOST_RELAXATION = 1.95f, GROWTH = 2;
+constexpr float MOST_SCALING = 30, FIRST_RELAXATION = 1.5f, MOST_RELAXATION = 1.97f, GROWTH = 2;
+constexpr int RISES = 5;
 constexpr float EASY_REACH = 20, ROUGH_ERROR = 0.03f, NOTHING = -1e30f;
 
 struct Space {  // of one thread; grows, and is reused item after item
@@ -612,6 +613,7 @@ struct Item {
     absorb(inverse, true);
     float relaxation = relax ? FIRST_RELAXATION : 1, most = MOST_RELAXATION;
     float before = INFINITY, best = INFINITY, error = INFINITY;
+    int rises = 0;
     for (int done = 0;;) {
       int count = std::min(WINDOW, rounds - done);
       if (done == 0 && relax) first_rows();
@@ -623,9 +625,11 @@ struct Item {
       double rate = std::pow((double)error / before, 1.0 / WINDOW), over = rate + relaxation - 1;
       double theta = std::min(over * over / (rate * relaxation * relaxation), 1 - 1e-4);
       if (rate > relaxation - 1 && rate < 1) relaxation = std::max(relaxation, (float)(2 / (1 + std::sqrt(1 - theta))));
-      if (error > GROWTH * best) {
+      rises = error < 0.9f * best ? 0 : rises + (error > 1.05f * before);
+      if (error > GROWTH * best || rises >= RISES) {
         most = 1 + 0.8f * (relaxation - 1);
         best = error;
+        rises = 0;
       }
       best = std::min(best, error);
       relaxation = std::min(relaxation, most);
