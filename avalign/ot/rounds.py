@@ -17,10 +17,10 @@ WINDOW = 6  # rounds between two looks at the error
 # Single precision keeps exp(-87); a scaling up to exp(30) on either side leaves what underflowed below 1e-11.
 MOST_SCALING = 30.0
 # Relaxation: a round goes so many times as far as Sinkhorn's. 1.5 never failed from the start; further
-# only as far as the observed rate calls for, and less for good once the error grew.
+# only as far as the observed rate calls for, and less for good once the error grew or swung.
 FIRST_RELAXATION, MOST_RELAXATION = 1.5, 1.97
-# A problem that spans more than so many epsilon is first solved at doubled epsilons, roughly.
 GROWTH, RISES = 2.0, 5
+# A problem that spans more than so many epsilon is first solved at doubled epsilons, roughly.
 EASY_REACH, ROUGH_ERROR, ROUGH_ROUNDS = 20.0, 0.03, 60
 
 
