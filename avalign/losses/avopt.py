@@ -20,11 +20,13 @@ class AVOpT(nn.Module):
         min over T in Pi(u, v) of <T, C>,   C_ij = 1 - cos(image_i, audio_j)
 
     backend:   "sinkhorn", smoothed by epsilon; "exact", the network simplex of POT, on the CPU
-    epsilon:   entropic smoothing in units of the cost; sinkhorn only, as are the next three
+    epsilon:   entropic smoothing in units of the cost; sinkhorn only, as are the next five
     rounds:    at most so many Sinkhorn rounds for an item
     tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1)
     value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan; "entropic",
                <T, C> + epsilon sum T log T
+    engine:    "c++" (built on first use), "triton" or "torch"; "auto", the fastest that can run
+    products:  "bfloat16" factors in the fused engines' products, or "float32"; "auto", as the features
 
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not
               padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
@@ -44,6 +46,8 @@ class AVOpT(nn.Module):
         rounds: PositiveInt = 1000,
         tolerance: Positive = 1e-3,
         value: Literal["dual", "primal", "entropic"] = "dual",
+        engine: Literal["auto", "c++", "triton", "torch"] = "auto",
+        products: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> None:
         super().__init__()
         if backend not in ("sinkhorn", "exact"):
@@ -51,6 +55,7 @@ class AVOpT(nn.Module):
         check_settings(epsilon, rounds, tolerance, value)
         self.backend, self.epsilon, self.rounds = backend, epsilon, rounds
         self.tolerance, self.value = tolerance, value
+        self.engine, self.products = engine, products
 
     def solve(
         self,
@@ -76,6 +81,9 @@ class AVOpT(nn.Module):
             rounds=self.rounds,
             tolerance=self.tolerance,
             value=self.value,
+            engine=self.engine,
+            products=self.products,
+            upstream=1 / max(len(image), 1),
         )
 
     def forward(

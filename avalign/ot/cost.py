@@ -31,11 +31,21 @@ def squared_euclidean_cost(
         return (squares - 2 * torch.bmm(x, y.transpose(1, 2))).clamp(min=0)
 
 
-def _features(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def check_features(x: Tensor, y: Tensor) -> None:
     if x.ndim != 3 or y.ndim != 3 or x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2]:
         raise TransportError(
             f"features must be (b, n, d) and (b, m, d): got shapes {tuple(x.shape)} and {tuple(y.shape)}"
         )
+    if x.shape[2] == 0:
+        raise TransportError(f"features have no dimension: got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise TransportError(f"features must be floating point numbers, got {x.dtype} and {y.dtype}")
+    if x.device != y.device:
+        raise TransportError(f"features are on two devices, {x.device} and {y.device}")
+
+
+def _features(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    check_features(x, y)
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     return _real(x, x_mask).to(dtype), _real(y, y_mask).to(dtype)
 

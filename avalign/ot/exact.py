@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from avalign.ot.gradient import Slopes, only_once
 from avalign.ot.plan import Plan
 from avalign.ot.problem import problem
 
@@ -72,7 +72,7 @@ class _Exact(torch.autograd.Function):
         return (f * a).sum(1) + (g * b).sum(1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        plan, f, g = ctx.saved_tensors
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Slopes:
+        plan, f, g = saved
         return upstream[:, None, None] * plan, upstream[:, None] * f, upstream[:, None] * g, None, None, None

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from avalign.ot.cost import cosine_cost
-from avalign.ot.plan import Plan
-from avalign.ot.sinkhorn import ValueName, sinkhorn
+from avalign.kernels import cpu
+from avalign.ot.cost import check_features, cosine_cost
+from avalign.ot.engine import Engine, choose
+from avalign.ot.gradient import Slopes, only_once, with_entropies
+from avalign.ot.plan import Plan, gibbs
+from avalign.ot.problem import Problem, TransportError, items, marginal
+from avalign.ot.sinkhorn import (
+    CONVERGED,
+    ValueName,
+    check_settings,
+    sinkhorn,
+    start_potential,
+    warn_unless_converged,
+)
 
-Engine = Literal["auto", "c++", "triton", "torch"]
 Products = Literal["auto", "float32", "bfloat16"]
 
 
+@torch.compiler.disable
 def cosine_sinkhorn(
     x: Tensor,
     y: Tensor,
@@ -29,20 +42,124 @@ def cosine_sinkhorn(
     start: Plan | None = None,
     engine: Engine = "auto",
     products: Products = "auto",
+    upstream: float = 1.0,
 ) -> Plan:
-    """sinkhorn() of cosine_cost(x, y), fused where there is a kernel for it.
+    """sinkhorn() of cosine_cost(x, y), in one pass where there is a kernel for it (Plan.engine says).
+
+    products: of the cost and its gradient: "float32", or "bfloat16" factors with float32 sums, off by about
+              1e-3; "auto" takes the features' own precision
+    upstream: the gradient that each item's value is likely to meet, as 1 / b under a mean: gradients are
+              made beside the value and multiplied only if it is another
 
     Shapes: x (b, n, d), y (b, m, d); source, x_mask (b, n); target, y_mask (b, m), masks True where real
     """
-    return sinkhorn(
-        cosine_cost(x, y, x_mask, y_mask),
-        source,
-        target,
-        x_mask,
-        y_mask,
-        epsilon=epsilon,
-        rounds=rounds,
-        tolerance=tolerance,
-        value=value,
-        start=start,
+    check_settings(epsilon, rounds, tolerance, value)
+    check_features(x, y)
+    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16, torch.float64):
+        wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+        x, y = x.to(wide), y.to(wide)
+    chosen = choose(engine, x)
+    if chosen == "torch" or value == "primal":
+        if products == "bfloat16":
+            raise TransportError("bfloat16 products need a fused engine and a value other than 'primal'")
+        return sinkhorn(
+            cosine_cost(x, y, x_mask, y_mask),
+            source,
+            target,
+            x_mask,
+            y_mask,
+            epsilon=epsilon,
+            rounds=rounds,
+            tolerance=tolerance,
+            value=value,
+            start=start,
+            engine=chosen,
+        )
+    like = x.new_empty(0, dtype=torch.float32)
+    a = marginal("source", source, x_mask, (x.shape[0], x.shape[1]), like)
+    b = marginal("target", target, y_mask, (y.shape[0], y.shape[1]), like)
+    given = Problem(a, b, lambda: cosine_cost(x, y, x_mask, y_mask))
+    solve = _Solve(epsilon, rounds, tolerance, _half(products, x), upstream)
+    number, f, g, error, made = _Fused.apply(x, y, a, b, start_potential(start, b), solve)
+    if not number.isfinite().all():
+        raise TransportError(
+            "features hold NaN, infinity, or tokens too long for float32 in item(s) "
+            f"{items(~number.isfinite())}"
+        )
+    warn_unless_converged(error, epsilon, rounds, tolerance)
+    return Plan(
+        problem=given,
+        value=with_entropies(number, given, epsilon) if value == "entropic" else number,
+        value_name=value,
+        source_potential=f,
+        target_potential=g,
+        marginal_error=error,
+        rounds=made,
+        converged=error <= (tolerance or CONVERGED),
+        engine=chosen,
+        make_matrix=gibbs(epsilon),
     )
+
+
+def _half(products: str, x: Tensor) -> bool:
+    if products not in ("auto", "float32", "bfloat16"):
+        raise TransportError(f"products must be 'auto', 'float32' or 'bfloat16', not {products!r}")
+    if products == "float32" or (products == "auto" and x.dtype != torch.bfloat16):
+        return False
+    if not cpu.has_bfloat16_products():
+        if products == "bfloat16":
+            raise TransportError("bfloat16 products cannot run here: this processor has none (AVX512-BF16)")
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Solve:
+    epsilon: float
+    rounds: int
+    tolerance: float | None
+    half: bool
+    upstream: float
+
+    def __call__(
+        self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
+    ) -> cpu.Solved:
+        expected = torch.full((len(x),), self.upstream) if slopes else None
+        return cpu.from_features(
+            x, y, a, b, start, expected,
+            epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance, half=self.half,
+        )  # fmt: skip
+
+
+class _Fused(torch.autograd.Function):
+    """The gradients are made with the value, while the features are in the cache.
+
+    The first backward pass hands them out without a copy; another one over the same graph makes them anew.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, solve: _Solve
+    ) -> tuple[Tensor, ...]:
+        slopes = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        found = solve(x, y, a, b, start, slopes)
+        ctx.save_for_backward(x, y, a, b, start, found.f, found.g)
+        ctx.solve, ctx.ready = solve, [found.grad_x, found.grad_y] if slopes else []
+        ctx.mark_non_differentiable(found.f, found.g, found.error, found.rounds)
+        return found.value, found.f, found.g, found.error, found.rounds
+
+    @staticmethod
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor, *_: Tensor) -> Slopes:
+        x, y, a, b, start, f, g = saved
+        slopes: list[Tensor | None] = [None, None]
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            if ctx.ready:
+                slopes, ctx.ready = ctx.ready, []
+            else:
+                found = ctx.solve(x, y, a, b, start, True)
+                slopes = [found.grad_x, found.grad_y]
+            if not (upstream == ctx.solve.upstream).all():
+                factor = (upstream / ctx.solve.upstream)[:, None, None]
+                slopes = [None if s is None else (s * factor).to(s.dtype) for s in slopes]
+        return (*slopes, upstream[:, None] * f, upstream[:, None] * g, None, None)

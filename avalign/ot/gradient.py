@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from avalign.ot.problem import Problem
+
+Slopes = tuple[Tensor | None, ...]
+
+
+def only_once(backward: Callable[..., Slopes]) -> Callable[..., Slopes]:
+    """A backward pass (given its saved tensors too) through which no other may go: whoever tries is told.
+
+    (torch's once_differentiable only tells where the upstream gradient is itself differentiable; a penalty
+    on the gradient of a plain sum would pass it unnoticed, with a part missing.)
+    """
+
+    @wraps(backward)
+    def wrapped(ctx: Any, *upstream: Tensor) -> Slopes:
+        saved = ctx.saved_tensors  # asked for once: under gradient checkpointing a second time is an error
+        with torch.no_grad():
+            slopes = backward(ctx, saved, *upstream)
+        roots = [t for t in (*saved, *upstream) if t is not None and t.requires_grad]
+        if not torch.is_grad_enabled() or not roots:
+            return slopes
+        return tuple(None if slope is None else _Refusal.apply(slope, *roots) for slope in slopes)
+
+    return wrapped
+
+
+class _Refusal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, *roots: Tensor) -> Tensor:
+        return slope.view_as(slope)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Slopes:
+        raise RuntimeError("transport has no gradient of its gradient: the plan itself is not differentiated")
 
 
 def transport_value(given: Problem, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
     """(b,) of the entropic plan that f and g make. Shapes: f (b, n), g (b, m), detached."""
     value = _Value.apply(given.cost, given.source, given.target, f, g, epsilon, name)
-    if name != "entropic":
-        return value
-    entropies = [torch.xlogy(weights, weights).sum(1) for weights in (given.source, given.target)]
-    return value + epsilon * (entropies[0] + entropies[1])
+    return with_entropies(value, given, epsilon) if name == "entropic" else value
+
+
+def with_entropies(dual: Tensor, given: Problem, epsilon: float) -> Tensor:
+    """<T, C> + epsilon sum T log T, from the dual, whose entropy is relative to source x target."""
+    entropies = [
+        torch.where(weights > 0, weights * weights.clamp(min=torch.finfo(weights.dtype).tiny).log(), 0).sum(1)
+        for weights in (given.source, given.target)
+    ]
+    return dual + epsilon * (entropies[0] + entropies[1])
 
 
 class _Value(torch.autograd.Function):
@@ -41,9 +80,9 @@ class _Value(torch.autograd.Function):
         return (f * a).sum(1) + (g * b).sum(1) - epsilon * (matrix.sum((1, 2)) - 1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b, f, g = ctx.saved_tensors
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Slopes:
+        cost, a, b, f, g = saved
         matrix = slope = gibbs_matrix(cost, a, b, f, g, ctx.epsilon)
         if ctx.name == "primal":
             cost = torch.where(matrix > 0, cost, 0)

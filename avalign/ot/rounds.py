@@ -56,7 +56,7 @@ def solve(
     cost = torch.where(support, cost, torch.inf)
     g = torch.zeros_like(b) if start is None else torch.where(b > 0, start, 0)
     if tolerance is None:
-        state = _run(cost / epsilon, a, b, g / epsilon, rounds, 0.0, relax=False)
+        state = _run(cost / epsilon, a, b, g / epsilon, rounds, -1.0, relax=False)
     else:
         f = (cost - g[:, None, :]).amin(2)
         reach = torch.where(support, cost - f[:, :, None] - g[:, None, :], 0).amax((1, 2)) / epsilon

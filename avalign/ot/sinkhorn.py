@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avalign.ot.engine import Engine, choose, solve
 from avalign.ot.gradient import transport_value
 from avalign.ot.plan import Plan, gibbs
 from avalign.ot.problem import TransportError, problem
-from avalign.ot.rounds import solve
 
 ValueName = Literal["dual", "primal", "entropic"]
 CONVERGED = 1e-3  # the marginal error that counts as converged where no tolerance was asked for
@@ -21,6 +21,7 @@ class NotConverged(UserWarning):
     """Some items of a batch did not reach the tolerance; Plan.converged says which."""
 
 
+@torch.compiler.disable
 def sinkhorn(
     cost: Tensor,
     source: Tensor | None = None,
@@ -33,6 +34,7 @@ def sinkhorn(
     tolerance: float | None = 1e-3,
     value: ValueName = "dual",
     start: Plan | None = None,
+    engine: Engine = "auto",
 ) -> Plan:
     """The plan T = source_i target_j exp((f_i + g_j - C_ij) / epsilon) that has the given marginals.
 
@@ -43,10 +45,12 @@ def sinkhorn(
     small epsilons approached from larger ones (avalign/ot/rounds.py); tolerance=None does exactly `rounds`
     of Sinkhorn's own.
 
-    value: "dual", the minimum itself; "primal", <T, C> at that T; "entropic", the dual without the
-           marginals' own entropy, <T, C> + epsilon sum T log T. Dual and primal are above the exact cost
-           and below source' C target; each carries the gradient that is its own
-    start: a plan of a like problem, to begin from its potentials
+    value:  "dual", the minimum itself; "primal", <T, C> at that T; "entropic", the dual without the
+            marginals' own entropy, <T, C> + epsilon sum T log T. Dual and primal are above the exact cost
+            and below source' C target; each carries the gradient that is its own
+    start:  a plan of a like problem, to begin from its potentials
+    engine: "c++", built on first use where there is a compiler, for float32 on a CPU; "torch", anywhere;
+            "auto", the fastest of them that can run (Plan.engine says which did)
 
     Shapes: cost (b, n, m); source, source_mask (b, n); target, target_mask (b, m), True where real
     Source: Cuturi, arXiv:1306.0895; Peyre and Cuturi, arXiv:1803.00567, section 4
@@ -56,7 +60,8 @@ def sinkhorn(
     begin = start_potential(start, given.target)
     with torch.no_grad(), torch.autocast(given.cost.device.type, enabled=False):
         a, b = given.source.detach(), given.target.detach()
-        found = solve(given.cost.detach(), a, b, epsilon, rounds, tolerance, begin)
+        chosen = choose(engine, given.cost)
+        found = solve(chosen, given.cost.detach(), a, b, epsilon, rounds, tolerance, begin)
         warn_unless_converged(found.error, epsilon, rounds, tolerance)
     return Plan(
         problem=given,
@@ -67,7 +72,7 @@ def sinkhorn(
         marginal_error=found.error,
         rounds=found.rounds,
         converged=found.error <= (tolerance or CONVERGED),
-        engine="torch",
+        engine=chosen,
         make_matrix=gibbs(epsilon),
     )
 

@@ -1,0 +1,231 @@
+"""The fused CPU kernel (sinkhorn.cpp): built once where a compiler is found, called by a plain C interface.
+
+torch's own extension loader is not used: it needs ninja, takes half a minute over torch's headers, hangs on
+the lock of a build that was killed, and shares one folder between machines of different processors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("sinkhorn.cpp")
+# Never -ffast-math: linked in, it changes denormals for the whole process.
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared"]
+FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+NO_MEMORY, NO_INSTRUCTION = 1, 2
+
+
+class Unavailable(Exception):
+    """Why the kernel cannot be used here."""
+
+
+class Solved(NamedTuple):
+    """Shapes: value, error, rounds (b,); f (b, n), g (b, m); the gradients as the features, or None.
+
+    value and error are NaN and infinity where an item's features are not finite.
+    """
+
+    value: Tensor
+    f: Tensor
+    g: Tensor
+    error: Tensor
+    rounds: Tensor
+    grad_x: Tensor | None = None
+    grad_y: Tensor | None = None
+
+
+def why_unavailable() -> str | None:
+    """None where the kernel can be used, else the reason in a line."""
+    try:
+        _library()
+    except Unavailable as reason:
+        return str(reason)
+    return None
+
+
+def has_bfloat16_products() -> bool:
+    return why_unavailable() is None and bool(_library().avalign_has_bf16())
+
+
+def product_rate(dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of the kernel's inner loop at torch's number of threads; 0 of what it lacks."""
+    return float(_library().avalign_product_rate(int(dtype == torch.bfloat16), torch.get_num_threads()))
+
+
+def from_features(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    start: Tensor | None,
+    upstream: Tensor | None,
+    *,
+    epsilon: float,
+    rounds: int,
+    tolerance: float | None,
+    half: bool,
+) -> Solved:
+    """Sinkhorn under cosine distance, and with `upstream` (b,) the gradients of sum_k upstream_k value_k.
+
+    half: bfloat16 factors in the products. Tokens whose weight is 0 may hold anything.
+
+    Shapes: x (b, n, d), y (b, m, d), float32 or bfloat16, both alike; a (b, n), b, start (b, m) float32
+    """
+    library = _library()
+    x, y, a, b = x.contiguous(), y.contiguous(), a.contiguous(), b.contiguous()
+    start = None if start is None else start.contiguous()
+    items, n, d = x.shape
+    out = _answer(items, n, y.shape[1])
+    if upstream is not None:
+        upstream = upstream.contiguous()
+        out = out._replace(grad_x=torch.empty_like(x), grad_y=torch.empty_like(y))
+    code = library.avalign_from_features(
+        *(_pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16), int(half),
+        *(_pointer(t) for t in (a, b, start)), epsilon, rounds, tolerance or 0.0, _pointer(upstream),
+        *(_pointer(t) for t in out), torch.get_num_threads(),
+    )  # fmt: skip
+    _check(code)
+    return out
+
+
+def from_cost(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    start: Tensor | None,
+    *,
+    epsilon: float,
+    rounds: int,
+    tolerance: float | None,
+) -> Solved:
+    """Sinkhorn on a cost. Shapes: cost (b, n, m), a (b, n), b, start (b, m), all float32."""
+    library = _library()
+    cost, a, b = cost.contiguous(), a.contiguous(), b.contiguous()
+    start = None if start is None else start.contiguous()
+    items, n, m = cost.shape
+    out = _answer(items, n, m)
+    code = library.avalign_from_cost(
+        _pointer(cost), items, n, m, *(_pointer(t) for t in (a, b, start)), epsilon, rounds,
+        tolerance or 0.0, *(_pointer(t) for t in out[:5]), torch.get_num_threads(),
+    )  # fmt: skip
+    _check(code)
+    return out
+
+
+def _answer(items: int, n: int, m: int) -> Solved:
+    return Solved(
+        value=torch.empty(items),
+        f=torch.empty(items, n),
+        g=torch.empty(items, m),
+        error=torch.empty(items),
+        rounds=torch.empty(items, dtype=torch.int64),
+    )
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _check(code: int) -> None:
+    if code == NO_MEMORY:
+        raise MemoryError("the CPU kernel found no memory for the cost of one item a thread")
+    if code == NO_INSTRUCTION:
+        raise Unavailable("this processor has no bfloat16 product (AVX512-BF16)")
+
+
+@cache
+def _outcome() -> ctypes.CDLL | Unavailable:
+    """Once a process, also when it fails: a failed build is not tried again at every step."""
+    try:
+        return _declare(ctypes.CDLL(str(_built())))
+    except Unavailable as reason:
+        return reason
+    except OSError as error:
+        return Unavailable(f"the built kernel cannot be loaded: {error}")
+
+
+def _library() -> ctypes.CDLL:
+    outcome = _outcome()
+    if isinstance(outcome, Unavailable):
+        raise outcome
+    return outcome
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    library.avalign_from_features.argtypes = [
+        *[pointer] * 2, *[whole] * 6, *[pointer] * 3, real, whole, real, *[pointer] * 8, whole,
+    ]  # fmt: skip
+    library.avalign_from_cost.argtypes = [
+        pointer, *[whole] * 3, *[pointer] * 3, real, whole, real, *[pointer] * 5, whole,
+    ]  # fmt: skip
+    library.avalign_product_rate.argtypes = [whole, whole]
+    library.avalign_product_rate.restype = ctypes.c_double
+    return library
+
+
+def _built() -> Path:
+    """The shared library of this source, compiler and processor; built and kept under the cache folder."""
+    compiler = _compiler()
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    key = "\n".join([SOURCE.read_text(), *FLAGS, version, _processor()])
+    name = f"sinkhorn-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    path = _cache_folder() / name
+    if path.is_file():
+        return path
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".so", delete=False) as scratch:
+        pass
+    try:
+        made = subprocess.run(
+            [compiler, *FLAGS, str(SOURCE), "-o", scratch.name], capture_output=True, text=True
+        )
+        if made.returncode != 0:
+            said = [line for line in made.stderr.splitlines() if "error" in line] or made.stderr.splitlines()
+            raise Unavailable(f"{compiler} could not build the CPU kernel: {(said or ['no message'])[0]}")
+        os.replace(scratch.name, path)  # at once, whoever else builds it meanwhile
+    finally:
+        Path(scratch.name).unlink(missing_ok=True)
+    return path
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        if found := shutil.which(name):
+            return found
+    raise Unavailable(f"no C++ compiler was found ({wanted or 'c++, g++, clang++'})")
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("AVALIGN_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "avalign"
+    )
+    for folder in (Path(home), Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+                return folder
+        except OSError:
+            continue
+    raise Unavailable(f"nowhere to keep the CPU kernel: {home} cannot be written (set AVALIGN_CACHE)")
