@@ -200,7 +200,7 @@ def bench_loss(
         typer.echo(line)
     for title, rows, notes in show.tables(report):
         typer.echo(f"\n{title}")
-        _table(show.HEADER, rows, whole=True)
+        _table(show.header(report), rows, whole=True)
         for note in notes:
             typer.echo(f"  {note}")
 
@@ -271,5 +271,6 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool
         table.add_row(*map(Text, row))
     console = Console()
     if whole:
-        console.width = max(console.width, console.measure(table).maximum)
+        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console.width = max(console.width, needed)
     console.print(table)

@@ -17,6 +17,7 @@ import torch
 
 # Seconds before each run: the threads of the last one spin for a while before they sleep (OpenMP).
 SETTLE = 0.005
+BUDGET, LEAST = 30.0, 3  # seconds of one run in all, and repeats that are made whatever they take
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -49,12 +50,13 @@ def interleaved(
     repeats: int,
     device: torch.device,
     seed: int = 0,
-    settle: float = SETTLE,
+    budget: float = BUDGET,
 ) -> dict[Any, Times]:
     """Time every run `repeats` times: each repeat does all of them once, in an order drawn anew.
 
     So no run always follows the same other, and what slows the machine for a while slows them all. The
-    runs must be warm. A device works behind the caller's back: both ends of a run wait for it.
+    runs must be warm. A run that has spent `budget` seconds and was done LEAST times is done no more. A
+    device works behind the caller's back: both ends of a run wait for it.
     """
     order, draw = list(runs), random.Random(seed)
     wall: dict[Any, list[float]] = {name: [] for name in runs}
@@ -62,8 +64,10 @@ def interleaved(
     for _ in range(repeats):
         draw.shuffle(order)
         for name in order:
+            if len(wall[name]) >= LEAST and sum(wall[name]) > budget:
+                continue
             gc.collect()
-            time.sleep(settle)
+            time.sleep(SETTLE)
             synchronize(device)
             used, start = time.process_time(), time.perf_counter()
             result = runs[name]()

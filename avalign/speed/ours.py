@@ -24,6 +24,7 @@ def _sinkhorn(engine: Engine, products: Products) -> Callable[[Features, Setting
                 rounds=settings.most_rounds,
                 engine=engine,
                 products=products,
+                upstream=1 / len(image),  # of the mean, as AVOpT tells it
             )
 
         try:

@@ -26,6 +26,10 @@ HEADER = (
 )
 
 
+def header(report: dict[str, Any]) -> tuple[str, ...]:
+    return (*HEADER, "GPU ms") if "gpu" in report["machine"] else HEADER
+
+
 def heading(report: dict[str, Any]) -> list[str]:
     """What was measured on what, and what spoils it."""
     machine, given, rates = report["machine"], report["settings"], report["rates"]
@@ -48,16 +52,18 @@ def heading(report: dict[str, Any]) -> list[str]:
 
 
 def tables(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, ...]], list[str]]]:
-    """For each problem a title, its rows under HEADER, quickest first, and the notes below them."""
+    """For each problem a title, its rows under the header, quickest first, and the notes below them."""
     found = []
+    on_gpu = "gpu" in report["machine"]
+    width = len(header(report))
     for problem in report["problems"]:
         measured = [row for row in problem["rows"] if row["status"] == "measured"]
         measured.sort(key=lambda row: row["step"]["median"])
-        rows = [_row(row) for row in measured]
+        rows = [_row(row, on_gpu) for row in measured]
         notes = [f"{row['name']}: {row['note']}" for row in measured if row["note"]]
         for row in problem["rows"]:
             if row["status"] != "measured":
-                rows.append((row["name"], row["status"], *[""] * (len(HEADER) - 2)))
+                rows.append((row["name"], row["status"], *[""] * (width - 2)))
                 notes.append(f"{row['name']}: {row['status']}: {row['note']}")
         for item in problem["bracket"]:
             notes.append(
@@ -117,11 +123,11 @@ def plot(report: dict[str, Any], path: Path) -> None:
 _STYLE = {"float32": "-", "bfloat16": ":"}
 
 
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
+def _row(row: dict[str, Any], on_gpu: bool) -> tuple[str, ...]:
     engine = row["engine"] + (" bf16" if row["products"] == "bfloat16" else "")
     low, high = row["step"]["quartiles"]
     memory, rounds = row["peak_memory"], row["rounds"]
-    return (
+    cells = (
         row["name"],
         engine,
         _ms(row["forward"]["median"]),
@@ -135,6 +141,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['value_error']:.1e}",
         f"{row['gradient_error']:.1e}",
     )
+    return (*cells, _ms(row["step"]["device_seconds"])) if on_gpu else cells
 
 
 def _ms(seconds: float) -> str:

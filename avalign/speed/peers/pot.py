@@ -1,8 +1,8 @@
 """POT: the batched solvers of ot.batch, and the exact one in a loop.
 
 solve_batch stops by the L2 norm of the rows' error, of the worst item, and looks after rounds 1, 11, 21,
-... (ot/batch/_utils.py). A tolerance in L1 is turned into the loosest `tol` of a halving ladder that
-brings every item within it; the ladder ends at tolerance / sqrt(n), where it must be.
+... (ot/batch/_utils.py). A tolerance in L1 is turned into the loosest `tol` of a short ladder that brings
+every item within it; the ladder ends at tolerance / sqrt(n), where it must be.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from avalign.speed.competitor import (
     torch_ready,
 )
 from avalign.speed.inputs import Features
+
+
+LADDER = (4.0, 2.0, 1.0)  # times tolerance / sqrt(n): a plan's error is spread over many rows
 
 
 def _batch(given: Features, settings: Settings) -> Ready:
@@ -95,8 +98,7 @@ def _tolerance(given: Features, settings: Settings, method: str) -> tuple[float,
     """`tol` of solve_batch, and what to say about it."""
     if settings.tolerance is None:
         return 0.0, ()
-    halvings = math.ceil(math.log2(math.sqrt(given.shape.n)))
-    ladder = [settings.tolerance / 2**k for k in range(halvings + 1)]
+    ladder = [times * settings.tolerance / math.sqrt(given.shape.n) for times in LADDER]
     cost = cosine(given.image, given.audio)
     tolerance, error = first_within(
         settings.tolerance, ladder, lambda tol: _solved(cost, settings, method, tol)[0]
