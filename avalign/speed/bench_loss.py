@@ -104,15 +104,9 @@ def bench(
     if rates is None:
         progress("rates of products and of copying")
         rates = measure_rates(device)
-    tables = []
-    for features in problems:
-        progress(f"{features.shape}: the float64 solution")
-        table = _Table(features.to(device, dtype), settings, rates)
-        for each in chosen:
-            progress(f"{features.shape}: {each.name}")
-            table.add(each)
-        progress(f"{features.shape}: {repeats} repeats of {len(table.ready)}, interleaved")
-        tables.append(table.measure(repeats, seed))
+    tables = [
+        compare(chosen, each.to(device, dtype), settings, rates, repeats, seed, progress) for each in problems
+    ]
     return {
         "settings": {
             **asdict(settings),
@@ -125,6 +119,25 @@ def bench(
         "rates": asdict(rates),
         "problems": tables,
     }
+
+
+def compare(
+    chosen: Sequence[Competitor],
+    features: Features,
+    settings: Settings,
+    rates: Rates,
+    repeats: int,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """One problem of a report: its floor, the bracket of some items, and a row for each competitor."""
+    progress(f"{features.shape}: the float64 solution")
+    table = _Table(features, settings, rates)
+    for each in chosen:
+        progress(f"{features.shape}: {each.name}")
+        table.add(each)
+    progress(f"{features.shape}: {repeats} repeats of {len(table.ready)}, interleaved")
+    return table.measure(repeats, seed)
 
 
 @dataclass

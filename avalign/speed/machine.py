@@ -30,7 +30,6 @@ def describe(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "openmp": settings,
         "pinned": _pinned(settings),

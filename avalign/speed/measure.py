@@ -66,15 +66,18 @@ def interleaved(
         for name in order:
             if len(wall[name]) >= LEAST and sum(wall[name]) > budget:
                 continue
-            gc.collect()
             time.sleep(SETTLE)
             synchronize(device)
+            collects = gc.isenabled()
+            gc.disable()
             used, start = time.process_time(), time.perf_counter()
             result = runs[name]()
             synchronize(device)
             wall[name].append(time.perf_counter() - start)
             processor[name].append(time.process_time() - used)
             del result
+            if collects:
+                gc.enable()
     return {name: Times(tuple(wall[name]), tuple(processor[name])) for name in runs}
 
 

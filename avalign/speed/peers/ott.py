@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,7 @@ INNER_ITERATIONS = 10
 
 def _ott(log_domain: bool) -> Callable[[Features, Settings], Ready]:
     def prepare(given: Features, settings: Settings) -> Ready:
-        # Read once, when jax starts its threads: as many as torch has.
-        os.environ.setdefault("NPROC", str(torch.get_num_threads()))
-        import jax
+        jax = _started()
 
         if given.image.dtype != torch.float32:
             raise Unavailable(f"the adapter hands float32 over, not {given.image.dtype}")
@@ -67,6 +67,32 @@ def _ott(log_domain: bool) -> Callable[[Features, Settings], Ready]:
         )
 
     return prepare
+
+
+@cache
+def _started() -> Any:
+    """jax, with as many threads as torch has, on the cores that torch's threads are on.
+
+    XLA's threads inherit the cores of the thread that starts them, and OpenMP pins that one to a single
+    core (OMP_PROC_BIND): left so, all of XLA would share it.
+    """
+    os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # read once, when the threads start
+    can_bind = hasattr(os, "sched_getaffinity")
+    bound = os.sched_getaffinity(0) if can_bind else set()
+    if can_bind:
+        os.sched_setaffinity(0, set().union(*map(os.sched_getaffinity, _threads())))
+    try:
+        import jax
+
+        jax.jit(lambda x: x @ x)(jax.numpy.ones((256, 256))).block_until_ready()
+    finally:
+        if can_bind:
+            os.sched_setaffinity(0, bound)
+    return jax
+
+
+def _threads() -> list[int]:
+    return [int(each.name) for each in Path("/proc/self/task").iterdir()]
 
 
 def _solver(settings: Settings, log_domain: bool) -> Callable[[Any, Any], Any]:

@@ -24,7 +24,6 @@ from avalign.speed.competitor import (
 )
 from avalign.speed.inputs import Features
 
-
 LADDER = (4.0, 2.0, 1.0)  # times tolerance / sqrt(n): a plan's error is spread over many rows
 
 
