@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from avalign.ot import Plan, TransportError, cosine_cost, cosine_sinkhorn, exact
 from avalign.ot.features import Engine, Products
 from avalign.speed.competitor import Competitor, Ready, Settings, Unavailable, torch_ready
 from avalign.speed.inputs import Features
+
+_BF16_NOTE = "its potentials are of the bfloat16 cost, its plan and so the marginal error of the float32 one"
 
 
 def _sinkhorn(engine: Engine, products: Products) -> Callable[[Features, Settings], Ready]:
@@ -33,13 +36,16 @@ def _sinkhorn(engine: Engine, products: Products) -> Callable[[Features, Setting
             raise Unavailable(str(error)) from error
         if engine not in ("auto", plan.engine):
             raise Unavailable(f"asked for {engine}, the solver ran {plan.engine}")
+        halves = products == "bfloat16" or (products == "auto" and given.image.dtype == torch.bfloat16)
+        halves = halves and plan.engine != "torch"
         return torch_ready(
             lambda image, audio: solve(image, audio).value,
             given,
             lambda: solve(given.image, given.audio).matrix,
             value_of="dual",
             engine=plan.engine,
-            products="bfloat16" if products == "bfloat16" else "float32",
+            products="bfloat16" if halves else "float32",
+            notes=(_BF16_NOTE,) if halves else (),
             rounds=float(plan.rounds.double().mean()),
             converged=None if settings.tolerance is None else float(plan.converged.double().mean()),
         )

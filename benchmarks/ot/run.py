@@ -30,30 +30,39 @@ def measure(words: list[str], out: Path) -> dict[str, Any]:
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def table(report: dict[str, Any]) -> str:
-    """Markdown: a row for each loss; for each shape its time, times ours, errors and memory."""
-    problems = report["problems"]
-    shapes = ["x".join(str(p["shape"][k]) for k in "bnmd") for p in problems]
-    columns = ("ms", "x ours", "of floor", "marginal error", "gradient error", "MiB")
-    head = ["loss"] + [f"{shape}: {column}" for shape in shapes for column in columns]
+def table(problem: dict[str, Any]) -> str:
+    """Markdown: a row for each loss, the quickest first, and why the others are missing."""
+    shape = "x".join(str(problem["shape"][k]) for k in "bnmd")
+    head = [
+        "loss",
+        "ms",
+        "quartiles",
+        "x ours",
+        "of floor",
+        "marginal error",
+        "value error",
+        "gradient error",
+        "MiB",
+    ]
     lines = [head, ["---"] * len(head)]
-    for k, first in enumerate(problems[0]["rows"]):
-        cells = [cell for p in problems for cell in _cells(p["rows"][k])]
-        lines.append([first["name"], *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    measured = [row for row in problem["rows"] if row["status"] == "measured"]
+    lines += [_cells(row) for row in sorted(measured, key=lambda row: row["step"]["median"])]
+    missing = [f"{row['name']} ({row['note']})" for row in problem["rows"] if row["status"] != "measured"]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"### {shape}\n\n{text}\n\nNot measured: {'; '.join(missing) or 'none'}.\n"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    if row["status"] != "measured":
-        return [row["status"], "", "", "", "", ""]
-    memory, error = row["peak_memory"], row["gradient_error"]
-    worst = row["marginal_error"]["worst"]
+    low, high = row["step"]["quartiles"]
+    memory = row["peak_memory"]
+    errors = (row["marginal_error"]["worst"], row["value_error"], row["gradient_error"])
     return [
+        row["name"],
         f"{1e3 * row['step']['median']:.3g}",
+        f"{1e3 * low:.3g} .. {1e3 * high:.3g}",
         f"{row['ratio']:.2f}" if "ratio" in row else "",
         f"{row['share_of_floor']:.0%}",
-        "not finite" if worst is None else f"{worst:.1e}",
-        "not finite" if error is None else f"{error:.1e}",
+        *("not finite" if error is None else f"{error:.1e}" for error in errors),
         "" if memory is None else f"{memory / 2**20:.0f}",
     ]
 
@@ -85,7 +94,7 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         picture = ["--plot", str(given.out / f"{name}.png")]
         report = measure([*common, *setting, *picture], given.out / f"{name}.json")
-        parts.append(f"## {name}\n\n{about(report)}\n\n{table(report)}\n")
+        parts += [f"## {name}\n\n{about(report)}\n", *map(table, report["problems"])]
     (given.out / "table.md").write_text("\n".join(parts), encoding="utf-8")
     print(given.out / "table.md")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,9 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     common = ["--repeats", given.repeats, "--device", given.device]
     common += [word for name in given.backend or BACKENDS for word in ("--backend", name)]
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", given.base):
+        raise SystemExit(f"--base: {given.base!r} is not BxNxMxD")
     base = tuple(map(int, given.base.split("x")))
-    assert len(base) == 4 and math.prod(base) > 0, f"--base: {given.base} is not BxNxMxD"
     rows = []
     for side in SIDES:
         shapes = sweep(base, given.factor or list(FACTORS), side)
