@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import math
 import warnings
@@ -133,11 +134,16 @@ def compare(
     """One problem of a report: its floor, the bracket of some items, and a row for each competitor."""
     progress(f"{features.shape}: the float64 solution")
     table = _Table(features, settings, rates)
-    for each in chosen:
-        progress(f"{features.shape}: {each.name}")
-        table.add(each)
-    progress(f"{features.shape}: {repeats} repeats of {len(table.ready)}, interleaved")
-    return table.measure(repeats, seed)
+    gc.collect()
+    gc.freeze()  # what is there already is no garbage, and would be walked through before every measurement
+    try:
+        for each in chosen:
+            progress(f"{features.shape}: {each.name}")
+            table.add(each)
+        progress(f"{features.shape}: {repeats} repeats of {len(table.ready)}, interleaved")
+        return table.measure(repeats, seed)
+    finally:
+        gc.unfreeze()
 
 
 @dataclass

@@ -102,7 +102,7 @@ def device_seconds(run: Callable[[], Any], device: torch.device, repeats: int = 
             run()
             synchronize(device)
         kernels = [e for e in seen.events() if e.device_type == DeviceType.CUDA]
-        seconds.append(sum(e.self_device_time_total for e in kernels) * 1e-6)
+        seconds.append(sum(e.time_range.elapsed_us() for e in kernels) * 1e-6)
     return statistics.median(seconds)
 
 

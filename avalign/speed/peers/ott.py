@@ -26,8 +26,6 @@ def _ott(log_domain: bool) -> Callable[[Features, Settings], Ready]:
     def prepare(given: Features, settings: Settings) -> Ready:
         jax = _started()
 
-        if given.image.dtype != torch.float32:
-            raise Unavailable(f"the adapter hands float32 over, not {given.image.dtype}")
         wanted, runs_on = given.image.device.type, jax.default_backend().replace("gpu", "cuda")
         if wanted != runs_on:
             raise Unavailable(
@@ -46,7 +44,7 @@ def _ott(log_domain: bool) -> Callable[[Features, Settings], Ready]:
         values = jax.jit(lambda image, audio: without_plan(image, audio)[1])
         gradients = jax.jit(jax.value_and_grad(without_plan, argnums=(0, 1), has_aux=True))
         plans = jax.jit(lambda image, audio: loss(image, audio)[1])
-        image, audio = (jax.numpy.asarray(side.cpu().numpy()) for side in (given.image, given.audio))
+        image, audio = (_array(side) for side in (given.image, given.audio))
 
         def step() -> Any:
             return jax.block_until_ready(gradients(image, audio))
@@ -119,6 +117,7 @@ def _solver(settings: Settings, log_domain: bool) -> Callable[[Any, Any], Any]:
         )
 
     def solve(image: Any, audio: Any) -> Any:
+        image, audio = (side.astype(jnp.float32) for side in (image, audio))
         image, audio = (side / jnp.linalg.norm(side, axis=1, keepdims=True) for side in (image, audio))
         cost = 1 - jnp.matmul(image, audio.T, precision="highest")  # not rounded to TF32 on a GPU
         found = solver(linear_problem.LinearProblem(geometry.Geometry(cost, epsilon=settings.epsilon)))
@@ -127,10 +126,18 @@ def _solver(settings: Settings, log_domain: bool) -> Callable[[Any, Any], Any]:
     return solve
 
 
+def _array(tensor: Tensor) -> Any:
+    """As a jax array of the same dtype; by way of float32, as numpy has no bfloat16."""
+    import jax.numpy as jnp
+
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return jnp.asarray(tensor.float().cpu().numpy()).astype(dtype)
+
+
 def _tensor(array: Any, like: Tensor) -> Tensor:
     import numpy as np
 
-    return torch.from_numpy(np.array(array)).to(like.device)
+    return torch.from_numpy(np.array(array.astype("float32"))).to(like.device)
 
 
 OTT = [

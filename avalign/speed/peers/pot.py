@@ -88,6 +88,8 @@ def _detached(given: Features, settings: Settings) -> Ready:
 
 def _quickest_right(given: Features, settings: Settings) -> str:
     """Products with the kernel are quicker than logarithms, and right while nothing underflows."""
+    if given.image.device.type != "cpu":
+        return "log_sinkhorn"  # the other makes its scalings on the CPU, whatever the cost lies on
     first = Settings(settings.epsilon, rounds=min(50, settings.most_rounds))
     plan, _ = _solved(cosine(given.image, given.audio), first, "sinkhorn", 0.0)
     return "sinkhorn" if plan.isfinite().all() else "log_sinkhorn"
