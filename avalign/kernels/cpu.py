@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from avalign.kernels.solved import Solved
 
 SOURCE = Path(__file__).with_name("sinkhorn.cpp")
 # Never -ffast-math: linked in, it changes denormals for the whole process.
@@ -29,21 +30,6 @@ NO_MEMORY, NO_INSTRUCTION = 1, 2
 
 class Unavailable(Exception):
     """Why the kernel cannot be used here."""
-
-
-class Solved(NamedTuple):
-    """Shapes: value, error, rounds (b,); f (b, n), g (b, m); the gradients as the features, or None.
-
-    value and error are NaN and infinity where an item's features are not finite.
-    """
-
-    value: Tensor
-    f: Tensor
-    g: Tensor
-    error: Tensor
-    rounds: Tensor
-    grad_x: Tensor | None = None
-    grad_y: Tensor | None = None
 
 
 def why_unavailable() -> str | None:

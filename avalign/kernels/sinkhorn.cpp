@@ -17,6 +17,7 @@
 #include <cstring>
 #include <limits>
 #include <omp.h>
+#include <type_traits>
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -36,7 +37,7 @@ inline v16 load(const float* p) { return *(const v16u*)p; }
 inline i16 load(const int* p) { return *(const i16u*)p; }
 inline void store(float* p, v16 x) { *(v16u*)p = x; }
 inline void store(int* p, i16 x) { *(i16u*)p = x; }
-inline v16 all(float x) { return v16{} + x; }
+inline v16 all(float x) { return x - v16{}; }  // x - 0 is x and costs nothing; x + 0 is an addition (of -0 it is 0)
 inline v16 as_float(i16 x) { return (v16)x; }
 inline v16 larger(v16 a, v16 b) { return a > b ? a : b; }
 inline v16 smaller(v16 a, v16 b) { return a < b ? a : b; }
@@ -145,64 +146,102 @@ inline int up(int n, int multiple) { return (n + multiple - 1) / multiple * mult
 // A step of a product multiplies a unit of A, given to all lanes, with 16 units of B. A unit is a float, or
 // two bfloat16 that belong to neighbouring steps. B stands in panels of PANEL columns, one step after another.
 
+// Sums are kept in vectors of the machine's own width: compilers spill what is wider.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int PARTS = 16 / LANES;
+typedef float part __attribute__((vector_size(4 * LANES)));
+typedef int whole_part __attribute__((vector_size(4 * LANES)));
+typedef float partu __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int whole_partu __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
 struct Float {
   typedef float unit;
+  typedef part units;
   static constexpr int STEPS = 1;  // of the sum that a unit holds
-  static inline v16 add(v16 sum, unit a, const unit* b) { return all(a) * load(b) + sum; }
+  static inline units take(const unit* b) { return *(const partu*)b; }
+  static inline part add(part sum, unit a, units b) {
+    return (a - part{}) * b + sum;
+  }
 };
 #ifdef __AVX512BF16__
 struct Half {
   typedef int unit;
+  typedef whole_part units;
   static constexpr int STEPS = 2;
-  static inline v16 add(v16 sum, unit a, const unit* b) {
-    return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
+  static inline units take(const unit* b) { return *(const whole_partu*)b; }
+  static inline part add(part sum, unit a, units b) {
+    return (part)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
   }
 };
 #endif
 
 constexpr int PANEL = 64;
-#ifdef __AVX512F__
-constexpr int ROWS = 6, WIDE = 4;  // 24 sums in registers of 32
+#if defined(__AVX512F__)
+constexpr int ROWS = 6, WIDE = 4;  // 24 sums in 32 registers
+#elif defined(__AVX__) || defined(__ARM_NEON)
+constexpr int ROWS = 6, WIDE = 1;  // 12 of 16, 24 of 32
 #else
-constexpr int ROWS = 5, WIDE = 1;  // of 16 registers half as wide
+constexpr int ROWS = 3, WIDE = 1;  // 12 of 16
 #endif
 
-// out(r, z, sum) receives the 16 columns at 16 z of row r.
+// out(i, z, sums, width) receives `width` vectors of row i, from column 16 z on.
 template <class T, int R, int W, class Out>
-inline void tile(const typename T::unit* a, size_t row, size_t step, const typename T::unit* b, int steps, Out out) {
-  v16 sum[R][W];
-  for (int r = 0; r < R; r++)
-    for (int z = 0; z < W; z++) sum[r][z] = v16{};
-  for (int k = 0; k < steps; k++) {
+inline void tile(const typename T::unit* a, size_t row, size_t step, const typename T::unit* b, int steps, int i, int z,
+                 Out out) {
+  constexpr int P = W * PARTS;
+  part sum[R][P];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-      for (int z = 0; z < W; z++) sum[r][z] = T::add(sum[r][z], a[r * row + k * step], b + (size_t)k * PANEL + 16 * z);
+    for (int w = 0; w < P; w++) sum[r][w] = part{};
+  for (int k = 0; k < steps; k++, a += step, b += PANEL) {
+    typename T::units column[P];
+#pragma GCC unroll 4
+    for (int w = 0; w < P; w++) column[w] = T::take(b + LANES * w);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int w = 0; w < P; w++) sum[r][w] = T::add(sum[r][w], a[r * row], column[w]);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    if constexpr (PARTS == 1) {
+      out(i + r, z, sum[r], std::integral_constant<int, W>());
+    } else {
+      v16 row_sums[W];
+      std::memcpy(row_sums, sum[r], sizeof row_sums);
+      out(i + r, z, row_sums, std::integral_constant<int, W>());
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int z = 0; z < W; z++) out(r, z, sum[r][z]);
 }
 
 template <class T, int R, class Out>
-inline void tiles(const typename T::unit* a, size_t row, size_t step, const typename T::unit* b, int steps, int wide,
-                  Out out) {
+inline void tiles(const typename T::unit* a, size_t row, size_t step, int i, const typename T::unit* panel, int steps,
+                  int wide, Out out) {
   int z = 0;
-  for (; z + WIDE <= wide; z += WIDE)
-    tile<T, R, WIDE>(a, row, step, b + 16 * z, steps, [&](int r, int y, v16 sum) { out(r, z + y, sum); });
-  for (; z < wide; z++) tile<T, R, 1>(a, row, step, b + 16 * z, steps, [&](int r, int, v16 sum) { out(r, z, sum); });
+  for (; z + WIDE <= wide; z += WIDE) tile<T, R, WIDE>(a + i * row, row, step, panel + 16 * z, steps, i, z, out);
+  for (; z < wide; z++) tile<T, R, 1>(a + i * row, row, step, panel + 16 * z, steps, i, z, out);
 }
 
 // All rows of A against one panel of B, of `wide` vectors. A(i, k) stands at a[i * row + k * step].
 template <class T, class Out>
-void multiply(const typename T::unit* a, size_t row, size_t step, int rows, const typename T::unit* panel, int steps,
-              int wide, Out out) {
+__attribute__((noinline)) void multiply(const typename T::unit* a, size_t row, size_t step, int rows,
+                                        const typename T::unit* panel, int steps, int wide, Out out) {
   int i = 0;
-  for (; i + ROWS <= rows; i += ROWS)
-    tiles<T, ROWS>(a + i * row, row, step, panel, steps, wide,
-                   [&](int r, int z, v16 sum) { out(i + r, z, sum); });
-  for (; i < rows; i++)
-    tiles<T, 1>(a + i * row, row, step, panel, steps, wide, [&](int, int z, v16 sum) { out(i, z, sum); });
+  for (; i + ROWS <= rows; i += ROWS) tiles<T, ROWS>(a, row, step, i, panel, steps, wide, out);
+  switch (rows - i) {
+    case 1: return tiles<T, 1>(a, row, step, i, panel, steps, wide, out);
+    case 2: return tiles<T, 2>(a, row, step, i, panel, steps, wide, out);
+    case 3: return tiles<T, 3>(a, row, step, i, panel, steps, wide, out);
+    case 4: return tiles<T, 4>(a, row, step, i, panel, steps, wide, out);
+    case 5: return tiles<T, 5>(a, row, step, i, panel, steps, wide, out);
+  }
 }
 
 // --------------------------------------------------------------------------------------------- features
@@ -301,13 +340,20 @@ void panel_of_rows(const In* x, int rows, int d, const float* weights, int at, i
     }
 }
 
-inline void stream(float* p, v16 x) {  // past the cache: nobody reads a gradient soon
+// To an aligned place, past the cache: nobody reads a gradient soon.
+inline void stream(float* p, v16 x) {
 #ifdef __AVX512F__
-  if (((uintptr_t)p & 63) == 0) return _mm512_stream_ps(p, (__m512)x);
-#endif
+  _mm512_stream_ps(p, (__m512)x);
+#else
   store(p, x);
+#endif
 }
 inline void stream(bf16* p, v16 x) { store(p, x); }
+
+template <class Out>
+void clear(Out* to, size_t count) {
+  std::memset(to, 0, count * sizeof(Out));
+}
 
 // ----------------------------------------------------------------------------------------------- rounds
 
@@ -688,9 +734,11 @@ void cosine_cost(Item& item, Desk<T>& desk, const In* x, const In* y, int n, int
   for (int j = 0; j < item.m; j += PANEL) {
     panel_of_columns<T>(y, m, d, item.b, j, desk.temp, desk.panel);
     multiply<T>(rows, row, 1, n, desk.panel, (d + T::STEPS - 1) / T::STEPS, std::min(PANEL, item.m - j) / 16,
-                [&](int i, int z, v16 dot) {
-                  int at = j + 16 * z;
-                  store(item.cost + i * item.row + at, 1.f - dot * (load(desk.norm_y + at) * desk.norm_x[i]));
+                [&](int i, int z, const v16* dots, auto width) {
+                  float *to = item.cost + i * item.row + j + 16 * z, *norms = desk.norm_y + j + 16 * z;
+                  v16 norm = all(desk.norm_x[i]);
+#pragma GCC unroll 4
+                  for (int w = 0; w < width; w++) store(to + 16 * w, 1.f - dots[w] * (load(norms + 16 * w) * norm));
                 });
   }
 }
@@ -747,16 +795,27 @@ void gradient(const typename T::unit* plan, Operand at, const In* x, int n, cons
   for (int c = 0; c < d; c += PANEL) {
     int wide = up(std::min(PANEL, d - c), 16) / 16;
     panel_of_rows(y, m, d, other_weights, c, wide, panel);
-    multiply<T>(plan, at.row, at.step, n, panel, (m + T::STEPS - 1) / T::STEPS, wide, [&](int i, int z, v16 dot) {
-      int column = c + 16 * z;
-      In* to = out + (size_t)i * d + column;
-      v16 slope{};
-      if (weights[i] > 0) slope = upstream * (share[i] * values(x + (size_t)i * d, column, d) - dot);
-      if (column + 16 <= d) return stream(to, slope);
-      In rest[16];
-      store(rest, slope);
-      std::memcpy(to, rest, (d - column) * sizeof(In));
-    });
+    multiply<T>(plan, at.row, at.step, n, panel, (m + T::STEPS - 1) / T::STEPS, wide,
+                [&](int i, int z, const v16* dots, auto width) {
+                  size_t column = c + 16 * z, place = (size_t)i * d + column;
+                  if (!(weights[i] > 0)) return clear(out + place, std::min<size_t>(16 * width, d - column));
+                  v16 own = all(upstream * share[i]), others = all(upstream);
+                  if (column + 16 * width > (size_t)d) {
+                    for (int w = 0; w < width; w++) {
+                      In rest[16];
+                      store(rest, own * values(x + (size_t)i * d, column + 16 * w, d) - others * dots[w]);
+                      if (column + 16 * w < (size_t)d)
+                        std::memcpy(out + place + 16 * w, rest, std::min<size_t>(16, d - column - 16 * w) * sizeof(In));
+                    }
+                  } else if (((uintptr_t)(out + place) & 63) == 0) {
+#pragma GCC unroll 4
+                    for (int w = 0; w < width; w++)
+                      stream(out + place + 16 * w, own * load(x + place + 16 * w) - others * dots[w]);
+                  } else {
+                    for (int w = 0; w < width; w++)
+                      store(out + place + 16 * w, own * load(x + place + 16 * w) - others * dots[w]);
+                  }
+                });
   }
 }
 
@@ -848,7 +907,9 @@ double rate(int threads) {  // of the inner loop on what stays in the first cach
 #pragma omp barrier
       double start = omp_get_wtime();
       for (int k = 0; k < repeats; k++) {
-        multiply<T>(a, steps, 1, rows, panel, steps, PANEL / 16, [&](int, int, v16 s) { kept += s; });
+        multiply<T>(a, steps, 1, rows, panel, steps, PANEL / 16, [&](int, int, const v16* s, auto width) {
+          for (int w = 0; w < width; w++) kept += s[w];
+        });
         a[k % 64] = (typename T::unit)kept[0];
       }
       double spent = omp_get_wtime() - start;

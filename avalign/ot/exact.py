@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from avalign.ot.plan import Plan
 from avalign.ot.problem import problem
 
 PIVOTS = 1_000_000  # of the simplex, at most; 1024 x 1024 takes a few 10,000
+THREADED = 100_000  # entries of a cost from which on an item takes more than 5 ms or so
 
 
 def exact(
@@ -37,13 +39,19 @@ def exact(
     c, a, b = (t.detach().double().cpu().numpy() for t in (given.cost, given.source, given.target))
     matrix, f, g = np.zeros_like(c), np.zeros_like(a), np.zeros_like(b)
     converged = np.zeros(len(c), dtype=bool)
-    for k in range(len(c)):
+
+    def solve(k: int) -> None:
         i, j = a[k].nonzero()[0], b[k].nonzero()[0]
         u, v = a[k, i] / a[k, i].sum(), b[k, j] / b[k, j].sum()
         plan, log = ot.emd(u, v, np.ascontiguousarray(c[k][np.ix_(i, j)]), numItermax=PIVOTS, log=True)
         matrix[k][np.ix_(i, j)] = plan
         f[k, i], g[k, j] = log["u"], log["v"]
         converged[k] = log["warning"] is None
+
+    # POT lets other threads run while it pivots; starting them costs what a small problem takes.
+    threads = torch.get_num_threads() if c[0].size >= THREADED else 1
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(solve, range(len(c))))
     error = np.abs(matrix.sum(2) - a).sum(1) + np.abs(matrix.sum(1) - b).sum(1)
 
     def back(array: np.ndarray) -> Tensor:

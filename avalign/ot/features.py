@@ -8,7 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from avalign.kernels import cpu
+from avalign.kernels import cpu, dense
+from avalign.kernels.solved import Solved
+from avalign.ot import rounds as torch_engine
 from avalign.ot.cost import check_features, cosine_cost
 from avalign.ot.engine import Engine, choose
 from avalign.ot.gradient import Slopes, only_once, with_entropies
@@ -55,13 +57,13 @@ def cosine_sinkhorn(
     """
     check_settings(epsilon, rounds, tolerance, value)
     check_features(x, y)
+    wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16, torch.float64):
-        wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
         x, y = x.to(wide), y.to(wide)
     chosen = choose(engine, x)
-    if chosen == "torch" or value == "primal":
-        if products == "bfloat16":
-            raise TransportError("bfloat16 products need a fused engine and a value other than 'primal'")
+    if products == "bfloat16" and (chosen == "torch" or value == "primal"):
+        raise TransportError("bfloat16 products need a fused engine, and a value other than 'primal'")
+    if value == "primal":  # its gradient is more than the plan's
         return sinkhorn(
             cosine_cost(x, y, x_mask, y_mask),
             source,
@@ -75,11 +77,13 @@ def cosine_sinkhorn(
             start=start,
             engine=chosen,
         )
-    like = x.new_empty(0, dtype=torch.float32)
+    if chosen == "torch":
+        x, y = x.to(wide), y.to(wide)
+    like = x.new_empty(0, dtype=wide)
     a = marginal("source", source, x_mask, (x.shape[0], x.shape[1]), like)
     b = marginal("target", target, y_mask, (y.shape[0], y.shape[1]), like)
     given = Problem(a, b, lambda: cosine_cost(x, y, x_mask, y_mask))
-    solve = _Solve(epsilon, rounds, tolerance, _half(products, x), upstream)
+    solve = _Solve(chosen, epsilon, rounds, tolerance, _half(products, x), upstream)
     number, f, g, error, made = _Fused.apply(x, y, a, b, start_potential(start, b), solve)
     if not number.isfinite().all():
         raise TransportError(
@@ -115,6 +119,7 @@ def _half(products: str, x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class _Solve:
+    engine: str
     epsilon: float
     rounds: int
     tolerance: float | None
@@ -123,12 +128,23 @@ class _Solve:
 
     def __call__(
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
-    ) -> cpu.Solved:
-        expected = torch.full((len(x),), self.upstream) if slopes else None
-        return cpu.from_features(
-            x, y, a, b, start, expected,
-            epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance, half=self.half,
-        )  # fmt: skip
+    ) -> Solved:
+        expected = a.new_full((len(x),), self.upstream) if slopes else None
+        if self.engine == "c++":
+            return cpu.from_features(
+                x, y, a, b, start, expected,
+                epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance, half=self.half,
+            )  # fmt: skip
+        with torch.autocast(x.device.type, enabled=False):
+            return dense.from_features(
+                x, y, a, b, start, expected, epsilon=self.epsilon, rounds=self._torch_rounds
+            )
+
+    def _torch_rounds(
+        self, cost: Tensor, a: Tensor, b: Tensor, start: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        found = torch_engine.solve(cost, a, b, self.epsilon, self.rounds, self.tolerance, start)
+        return found.f, found.g, found.error, found.rounds
 
 
 class _Fused(torch.autograd.Function):
