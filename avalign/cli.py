@@ -150,6 +150,61 @@ def predict(
     typer.echo(f"picture: {out}")
 
 
+@app.command("bench-loss")
+def bench_loss(
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Loss to measure, again for more; all if not given.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BxNxMxD", help="Items, patches, audio tokens, size of a feature; again for more."
+        ),
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Smoothing, in units of the cost.")] = 0.05,
+    tolerance: Annotated[
+        float | None, typer.Option(help="End at this marginal error, L1 of mass 1; 1e-3 if not given.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Or make exactly so many rounds.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the features: float32 or bfloat16.")] = "float32",
+    features: Annotated[
+        str, typer.Option(help="structured, gaussian, or a safetensors file of image and audio.")
+    ] = "structured",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the features and of the order.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="File to write everything to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
+) -> None:
+    """Measure transport losses on the same features: time, memory, accuracy; ours and other libraries'."""
+    from avalign.speed import bench_loss as benchmark
+    from avalign.speed import show
+
+    chosen = benchmark.competitors(backend or ["all"])
+    settings = benchmark.read_settings(epsilon, tolerance, rounds)
+    report = benchmark.bench(
+        chosen,
+        benchmark.read_problems(features, shape, seed),
+        settings,
+        device=benchmark.read_device(device),
+        dtype=benchmark.read_dtype(dtype),
+        repeats=repeats,
+        seed=seed,
+        progress=lambda line: typer.echo(f"... {line}", err=True),
+    )
+    if json is not None:
+        show.write_json(report, json)
+    if plot is not None:
+        show.plot(report, plot)
+    for line in show.heading(report):
+        typer.echo(line)
+    for title, rows, notes in show.tables(report):
+        typer.echo(f"\n{title}")
+        _table(show.header(report), rows, whole=True)
+        for note in notes:
+            typer.echo(f"  {note}")
+
+
 @app.command()
 def check(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.")], overrides: Overrides = None
@@ -204,7 +259,8 @@ def _recipe_of(run: Path, overrides: Iterable[str]) -> Recipe:
     return _read(path, overrides)
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool = False) -> None:
+    """whole: as wide as its cells, rather than folded into the terminal"""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -213,4 +269,8 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(*header, box=box.SIMPLE, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console = Console()
+    if whole:
+        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console.width = max(console.width, needed)
+    console.print(table)

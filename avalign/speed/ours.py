@@ -1,0 +1,96 @@
+"""avalign's own losses as competitors, by engine and by the precision of the products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from avalign.ot import Plan, TransportError, cosine_cost, cosine_sinkhorn, exact
+from avalign.ot.features import Engine, Products
+from avalign.speed.competitor import Competitor, Ready, Settings, Unavailable, torch_ready
+from avalign.speed.inputs import Features
+
+_BF16_NOTE = "its potentials are of the bfloat16 cost, its plan and so the marginal error of the float32 one"
+
+
+def _sinkhorn(engine: Engine, products: Products) -> Callable[[Features, Settings], Ready]:
+    def prepare(given: Features, settings: Settings) -> Ready:
+        def solve(image: Tensor, audio: Tensor) -> Plan:
+            return cosine_sinkhorn(
+                image,
+                audio,
+                epsilon=settings.epsilon,
+                tolerance=settings.tolerance,
+                rounds=settings.most_rounds,
+                engine=engine,
+                products=products,
+                upstream=1 / len(image),  # of the mean, as AVOpT tells it
+            )
+
+        try:
+            plan = solve(given.image, given.audio)
+        except TransportError as error:
+            raise Unavailable(str(error)) from error
+        if engine not in ("auto", plan.engine):
+            raise Unavailable(f"asked for {engine}, the solver ran {plan.engine}")
+        halves = products == "bfloat16" or (products == "auto" and given.image.dtype == torch.bfloat16)
+        halves = halves and plan.engine != "torch"
+        return torch_ready(
+            lambda image, audio: solve(image, audio).value,
+            given,
+            lambda: solve(given.image, given.audio).matrix,
+            value_of="dual",
+            engine=plan.engine,
+            products="bfloat16" if halves else "float32",
+            notes=(_BF16_NOTE,) if halves else (),
+            rounds=float(plan.rounds.double().mean()),
+            converged=None if settings.tolerance is None else float(plan.converged.double().mean()),
+        )
+
+    return prepare
+
+
+def _exact(given: Features, settings: Settings) -> Ready:
+    def solve(image: Tensor, audio: Tensor) -> Plan:
+        return exact(cosine_cost(image, audio))
+
+    return torch_ready(
+        lambda image, audio: solve(image, audio).value,
+        given,
+        lambda: solve(given.image, given.audio).matrix,
+        value_of="exact",
+        engine="pot",
+        notes=("the unsmoothed problem; errors are against its float64 solution",),
+    )
+
+
+def _all() -> list[Competitor]:
+    found = [Competitor("sinkhorn", "cosine_sinkhorn, engine auto", _sinkhorn("auto", "auto"), ours=True)]
+    for engine in get_args(Engine):
+        if engine == "auto":
+            continue
+        found.append(
+            Competitor(
+                f"sinkhorn-{engine}",
+                f"cosine_sinkhorn on the {engine} engine",
+                _sinkhorn(engine, "float32"),
+                ours=True,
+            )
+        )
+        if engine != "torch":
+            found.append(
+                Competitor(
+                    f"sinkhorn-{engine}-bf16",
+                    f"the same, products in bfloat16, engine {engine}",
+                    _sinkhorn(engine, "bfloat16"),
+                    ours=True,
+                )
+            )
+    found.append(Competitor("exact", "the network simplex, avalign.ot.exact", _exact, ours=True))
+    return found
+
+
+OURS = _all()
