@@ -20,7 +20,7 @@ class Plan:
 
     Shapes: value (b,), with gradient to what the problem was made of; source_potential (b, n) and
             target_potential (b, m) in units of the cost, 0 where the marginal is 0; marginal_error (b,),
-            L1, of a total mass of 1; rounds (b,) int, 0 from a solver without rounds; converged (b,)
+            L1, as a share of all mass; rounds (b,) int, 0 from a solver without rounds; converged (b,)
             bool. All but `value` are detached, and what is not stored is worked out when first asked for.
     """
 

@@ -47,8 +47,12 @@ def problem(
     target: Tensor | None = None,
     source_mask: Tensor | None = None,
     target_mask: Tensor | None = None,
+    *,
+    unit_mass: bool = True,
 ) -> Problem:
     """Check what a caller gave, and fill in uniform marginals over the real entries.
+
+    unit_mass: each marginal must sum to 1; otherwise any mass above 0 will do
 
     Shapes: cost (b, n, m); source, source_mask (b, n); target, target_mask (b, m), masks True where real
     """
@@ -58,8 +62,8 @@ def problem(
         raise TransportError(f"cost must hold floating point numbers, got {cost.dtype}")
     cost = cost if cost.dtype == torch.float64 else cost.float()
     b, n, m = cost.shape
-    source = marginal("source", source, source_mask, (b, n), cost)
-    target = marginal("target", target, target_mask, (b, m), cost)
+    source = marginal("source", source, source_mask, (b, n), cost, unit_mass)
+    target = marginal("target", target, target_mask, (b, m), cost, unit_mass)
     given = Problem(source, target, lambda: cost)
     # One reduction in the usual case; which item it was is asked only when something is wrong.
     finite = torch.where(given.support, cost.detach(), torch.zeros_like(cost)).isfinite()
@@ -69,9 +73,14 @@ def problem(
 
 
 def marginal(
-    name: str, weights: Tensor | None, mask: Tensor | None, shape: tuple[int, int], like: Tensor
+    name: str,
+    weights: Tensor | None,
+    mask: Tensor | None,
+    shape: tuple[int, int],
+    like: Tensor,
+    unit_mass: bool = True,
 ) -> Tensor:
-    """The weights of one side, shape (b, k), of mass 1 each: given, or uniform over what is not masked."""
+    """The weights of one side, shape (b, k): given, or uniform of mass 1 over what is not masked."""
     if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
         raise TransportError(
             f"{name}_mask must be bool of shape {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
@@ -92,6 +101,10 @@ def marginal(
     if not (weights.detach() >= 0).all() or not weights.isfinite().all():
         wrong = ~((weights >= 0) & weights.isfinite()).all(1)
         raise TransportError(f"{name} must be finite and not negative: see item(s) {items(wrong)}")
+    if not unit_mass:
+        if not (mass > 0).all():
+            raise TransportError(f"{name} must have some mass: item(s) {items(mass <= 0)} have none")
+        return weights
     if ((mass - 1).abs() > MASS_TOLERANCE).any():
         wrong = (mass - 1).abs() > MASS_TOLERANCE
         raise TransportError(
@@ -99,6 +112,25 @@ def marginal(
             f"{[round(x, 4) for x in mass[wrong].tolist()[:8]]}"
         )
     return weights / mass[:, None]  # what rounding left off, so that both sides carry equal mass
+
+
+def marginal_from(weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Any weights (attention, loudness) as a marginal: divided by their sum, which the gradient goes through.
+
+    In float32, or float64 when given it. `image_weights=marginal_from(attention, image_mask)`
+
+    Shapes: weights, mask (b, k), weights not negative and not all 0, mask True where real -> (b, k), summing
+            to 1 over what is real and 0 elsewhere
+    """
+    if weights.ndim != 2 or not weights.is_floating_point():
+        raise TransportError(
+            f"weights must be floating point of shape (batch, k), got {weights.dtype} of shape "
+            f"{tuple(weights.shape)}"
+        )
+    like = weights if weights.dtype == torch.float64 else weights.float()
+    shape = (weights.shape[0], weights.shape[1])
+    real = marginal("weights", like, mask, shape, like, unit_mass=False)
+    return real / real.sum(1, keepdim=True)
 
 
 def items(wrong: Tensor) -> list[int]:
