@@ -1,0 +1,218 @@
+"""Entropic transport under cosine distance on a GPU: features in, value, potentials and gradients out.
+
+In Triton, for every NVIDIA GPU that it knows; on a CPU under its interpreter (TRITON_INTERPRET=1), for tests.
+Nothing here waits for the device, all memory is torch's, and sums are made in a fixed order: a call can be
+captured in a CUDA graph, and gives the same bits each time.
+
+What is not here: several programs for one item. A few items of 1000 x 1000 keep most of a GPU idle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from avalign.kernels.triton_gradient import write_gradient, write_plan
+from avalign.kernels.triton_registers import solve_in_registers
+from avalign.kernels.triton_streamed import solve_streamed, write_cost
+
+INTERPRETED = triton.knobs.runtime.interpret
+MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more would spill
+MOST_COLUMNS = 16384  # of a block that holds whole rows
+BLOCK_ELEMENTS = 16384  # of a streamed block, of fewer rows the longer they are
+
+
+class Solved(NamedTuple):
+    """Shapes: value, error (b,), rounds (b,) int32, f (b, n), g (b, m); float32, all detached
+
+    value, error: NaN where a real token is not finite, or its norm beyond float32
+    f, g: in units of the cost, 0 where there is no mass
+    error: L1 of the columns of the plan; the rows are exact
+    """
+
+    value: Tensor
+    f: Tensor
+    g: Tensor
+    error: Tensor
+    rounds: Tensor
+
+
+def tier(n: int, m: int, d: int) -> Literal["registers", "streamed"]:
+    """Where the kernel matrix of n x m tokens of d features lives while it is iterated on."""
+    if _padded(n) * _padded(m) <= MOST_IN_REGISTERS:
+        return "registers"
+    if _padded(m) <= MOST_COLUMNS:
+        return "streamed"
+    raise ValueError(f"the Triton kernels take at most {MOST_COLUMNS} target tokens an item, got {m}")
+
+
+def forward(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    start: Tensor | None,
+    *,
+    epsilon: float,
+    rounds: int,
+    tolerance: float | None,
+) -> Solved:
+    """The plan T = a_i b_j exp((f_i + g_j - C_ij) / epsilon), C_ij = 1 - cos(x_i, y_j), and its value,
+
+        sum f a + sum g b - epsilon (sum T - 1).
+
+    tolerance: rounds are relaxed, and small epsilons approached from larger ones, until the error is no
+               more than this, at most `rounds` at the last epsilon. None: exactly `rounds` of Sinkhorn's
+               own, the last one left after its rows. As avalign/ot/rounds.py, round for round
+
+    Shapes: x (b, n, d), y (b, m, d), float32, bfloat16 or float16, any strides; a (b, n), b and start, g to
+            begin from, (b, m), float32. Features where a or b is 0 are never read
+    """
+    items, n, d = x.shape
+    m = y.shape[1]
+    x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
+    out = _empty(x, (items,)), _empty(x, (items, n)), _empty(x, (items, m)), _empty(x, (items,))
+    value, f, g, error = out
+    done = torch.empty(items, dtype=torch.int32, device=x.device)
+    begin = b if start is None else start.contiguous()
+    modes = {"STARTED": start is not None, "RELAXED": tolerance is not None}
+    settings = epsilon, rounds, 0.0 if tolerance is None else tolerance
+    if tier(n, m, d) == "registers":
+        solve_in_registers[(items,)](
+            x, y, a, b, begin, value, f, g, error, done,
+            n, m, d, *_strides(x, y), *settings, **modes, **register_blocks(n, m, x, y),
+        )  # fmt: skip
+        return Solved(value, f, g, error, done)
+    width = _width(m)
+    cost, kernel = _empty(x, (items, n, width)), _empty(x, (items, n, width))
+    blocks = product_blocks(x, y)
+    grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
+    broken = torch.empty(grid, dtype=torch.int32, device=x.device)
+    write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
+    solve_streamed[(items,)](
+        a, b, begin, cost, kernel, _empty(x, (items, n)), _empty(x, (items, 3, n)), broken,
+        value, f, g, error, done, n, m, width, grid[1] * grid[2], *settings, **modes, **stream_blocks(m),
+    )  # fmt: skip
+    return Solved(value, f, g, error, done)
+
+
+def backward(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, upstream: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of sum upstream * value to x and y, in their dtypes; 0 for a zero vector.
+
+    bfloat16 features are multiplied by a plan rounded to bfloat16, which moves gradients by 2e-3 at most.
+
+    Shapes: as forward's; upstream (b,)
+    """
+    items, n, d = x.shape
+    m = y.shape[1]
+    x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
+    f, g, upstream = f.contiguous(), g.contiguous(), upstream.contiguous()
+    grad_x, grad_y = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, y))
+    blocks, width = product_blocks(x, y), _width(m)
+    grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
+    plan = torch.empty((items, n, width), dtype=plan_dtype(x, y), device=x.device)
+    x_part, y_part = _empty(x, (items, grid[2], n)), _empty(x, (items, grid[1], m))
+    write_plan[grid](
+        x, y, a, b, f, g, plan, x_part, y_part, n, m, d, width, *_strides(x, y), epsilon, **blocks
+    )
+    blocks = gradient_blocks(x, y)
+
+    def write(flipped: bool, out: Tensor, other: Tensor, weights: tuple[Tensor, Tensor], part: Tensor) -> None:
+        own = y if flipped else x
+        grid = items, triton.cdiv(own.shape[1], blocks["BLOCK_N"]), triton.cdiv(d, blocks["BLOCK_D"])
+        write_gradient[grid](
+            own, other, *weights, plan, part, upstream, out,
+            own.shape[1], other.shape[1], d, width, part.shape[1], *_strides(own, other),
+            FLIPPED=flipped, **blocks,
+        )  # fmt: skip
+
+    write(False, grad_x, y, (a, b), x_part)
+    write(True, grad_y, x, (b, a), y_part)
+    return grad_x, grad_y
+
+
+def register_blocks(n: int, m: int, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """How solve_in_registers is compiled for such a problem."""
+    rows, columns = _padded(n), _padded(m)
+    return {
+        "BLOCK_N": rows,
+        "BLOCK_M": columns,
+        "num_warps": 4 if rows * columns <= 4096 else 8,
+        **_products(x, y, halves=64, floats=32),
+    }
+
+
+def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
+    """How write_cost and write_plan are compiled."""
+    large = _halves(x, y)
+    side = 128 if large else 64
+    return {
+        "BLOCK_N": side,
+        "BLOCK_M": side,
+        "num_warps": 8 if large else 4,
+        **_products(x, y, halves=64, floats=32),
+    }
+
+
+def gradient_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
+    """How write_gradient is compiled. float16 has no room for entries of a plan: there, TF32 holds them."""
+    whole = x.dtype == y.dtype == torch.bfloat16
+    precision = "tf32x3" if torch.float32 in (x.dtype, y.dtype) else "tf32"
+    return {
+        "BLOCK_N": 64,
+        "BLOCK_M": 64 if whole else 32,
+        "BLOCK_D": 64,
+        "PRECISION": precision,
+        "UPCAST": INTERPRETED or not whole,
+        "num_warps": 4,
+    }
+
+
+def stream_blocks(m: int) -> dict[str, int]:
+    """How solve_streamed is compiled: blocks of whole rows."""
+    columns = _padded(m)
+    return {"BLOCK_M": columns, "ROWS": max(BLOCK_ELEMENTS // columns, 1), "num_warps": 16}
+
+
+def plan_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    return torch.bfloat16 if x.dtype == y.dtype == torch.bfloat16 else torch.float32
+
+
+def _products(x: Tensor, y: Tensor, *, halves: int, floats: int) -> dict[str, Any]:
+    # The interpreter multiplies bfloat16 wrongly (NaN).
+    whole = _halves(x, y)
+    return {
+        "BLOCK_D": halves if whole else floats,
+        "PRECISION": "tf32x3",
+        "UPCAST": INTERPRETED or not whole,
+    }
+
+
+def _halves(x: Tensor, y: Tensor) -> bool:
+    return x.dtype == y.dtype != torch.float32
+
+
+def _padded(k: int) -> int:
+    return max(16, triton.next_power_of_2(k))
+
+
+def _width(m: int) -> int:
+    """Elements from row to row of a matrix in memory, so that rows are read in words of 16 bytes."""
+    return triton.cdiv(m, 16) * 16
+
+
+def _rows_in_one_piece(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _strides(x: Tensor, y: Tensor) -> tuple[int, int, int, int]:
+    return x.stride(0), x.stride(1), y.stride(0), y.stride(1)
+
+
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
