@@ -65,6 +65,59 @@ def _inverse_norm(square):
     return tl.where(square > TINY, 1 / tl.sqrt(tl.maximum(square, TINY)), 0.0)
 
 
+@triton.jit(do_not_specialize=["n", "m"])
+def write_cost(
+    x, y, a, b, cost, broken_out,
+    n, m, d, width, x_item, x_row, y_item, y_row,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """A block of one item's cost a program; FAR where nothing is carried, the padding of rows included.
+
+    Shapes: cost (b, n, width), width >= m; broken_out (b, blocks of n, blocks of m), how many tokens of a
+            block's rows and columns are not finite
+    """
+    item = tl.program_id(0).to(tl.int64)
+    rows = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    columns = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
+    real_rows = tl.load(a + item * n + rows, mask=rows < n, other=0.0) > 0
+    real_columns = tl.load(b + item * m + columns, mask=columns < m, other=0.0) > 0
+    cosine, _, _, broken = cosine_block(
+        x + item * x_item, y + item * y_item, rows, columns, real_rows, real_columns, d, x_row, y_row,
+        BLOCK_N, BLOCK_M, BLOCK_D, PRECISION, UPCAST,
+    )  # fmt: skip
+    finite = tl.where(broken > 0, 1.0, 1 - cosine)
+    at = cost + (item * n + rows.to(tl.int64))[:, None] * width + columns[None, :]
+    inside = (rows < n)[:, None] & (columns < width)[None, :]
+    tl.store(at, tl.where(real_rows[:, None] & real_columns[None, :], finite, FAR), mask=inside)
+    block = (item * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(2) + tl.program_id(2)
+    tl.store(broken_out + block, broken)
+
+
+@triton.jit
+def count_broken(broken, blocks):
+    """How many tokens of an item are not finite, from what write_cost counted in its blocks."""
+    count = tl.zeros((), tl.int32)
+    for k in range(blocks):
+        count += tl.load(broken + k)
+    return count
+
+
+@triton.jit
+def in_range(scaling):
+    """Scalings (logarithms), NaN where the kernel's range ends: from there NaN takes the whole item."""
+    return tl.where(tl.abs(scaling) <= MOST_SCALING * LOG2E, scaling, float("nan"))
+
+
+@triton.jit
+def column_error(b, psi, next_psi, relaxation, RELAXED: tl.constexpr):
+    """How far off the columns are at psi, L1, from the step that the round made there."""
+    step = psi - next_psi
+    if RELAXED:
+        step = step / relaxation
+    return tl.sum(b * tl.abs(tl.exp2(step) - 1), 0)
+
+
 @triton.jit
 def stages_of(reach):
     """How many doublings of epsilon bring a problem that spans `reach` epsilons within easy reach."""

@@ -15,9 +15,10 @@ import torch
 import triton
 from torch import Tensor
 
+from avalign.kernels.triton_cosine import write_cost
 from avalign.kernels.triton_gradient import write_gradient, write_plan
 from avalign.kernels.triton_registers import solve_in_registers
-from avalign.kernels.triton_streamed import solve_streamed, write_cost
+from avalign.kernels.triton_streamed import solve_streamed
 
 INTERPRETED = triton.knobs.runtime.interpret
 MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more would spill
@@ -79,23 +80,21 @@ def forward(
     done = torch.empty(items, dtype=torch.int32, device=x.device)
     begin = b if start is None else start.contiguous()
     modes = {"STARTED": start is not None, "RELAXED": tolerance is not None}
-    settings = epsilon, rounds, 0.0 if tolerance is None else tolerance
-    if tier(n, m, d) == "registers":
-        solve_in_registers[(items,)](
-            x, y, a, b, begin, value, f, g, error, done,
-            n, m, d, *_strides(x, y), *settings, **modes, **register_blocks(n, m, x, y),
-        )  # fmt: skip
-        return Solved(value, f, g, error, done)
-    width = _width(m)
-    cost, kernel = _empty(x, (items, n, width)), _empty(x, (items, n, width))
-    blocks = product_blocks(x, y)
+    blocks, width = product_blocks(x, y), _width(m)
     grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
+    cost = _empty(x, (items, n, width))
     broken = torch.empty(grid, dtype=torch.int32, device=x.device)
     write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
-    solve_streamed[(items,)](
-        a, b, begin, cost, kernel, _empty(x, (items, n)), _empty(x, (items, 3, n)), broken,
-        value, f, g, error, done, n, m, width, grid[1] * grid[2], *settings, **modes, **stream_blocks(m),
-    )  # fmt: skip
+    sizes = n, m, width, grid[1] * grid[2], epsilon, rounds, 0.0 if tolerance is None else tolerance
+    if tier(n, m, d) == "registers":
+        solve_in_registers[(items,)](
+            a, b, begin, cost, broken, value, f, g, error, done, *sizes, **modes, **register_blocks(n, m)
+        )
+    else:
+        scratch = _empty(x, (items, n, width)), _empty(x, (items, n)), _empty(x, (items, 3, n))
+        solve_streamed[(items,)](
+            a, b, begin, cost, *scratch, broken, value, f, g, error, done, *sizes, **modes, **stream_blocks(m)
+        )
     return Solved(value, f, g, error, done)
 
 
@@ -136,15 +135,10 @@ def backward(
     return grad_x, grad_y
 
 
-def register_blocks(n: int, m: int, x: Tensor, y: Tensor) -> dict[str, Any]:
+def register_blocks(n: int, m: int) -> dict[str, int]:
     """How solve_in_registers is compiled for such a problem."""
     rows, columns = _padded(n), _padded(m)
-    return {
-        "BLOCK_N": rows,
-        "BLOCK_M": columns,
-        "num_warps": 4 if rows * columns <= 4096 else 8,
-        **_products(x, y, halves=64, floats=32),
-    }
+    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": 4 if rows * columns <= 4096 else 8}
 
 
 def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:

@@ -14,43 +14,15 @@ from avalign.kernels.triton_cosine import (
     FIRST_RELAXATION,
     LOG2E,
     MOST_RELAXATION,
-    MOST_SCALING,
     ROUGH_ERROR,
     ROUGH_ROUNDS,
     WINDOW,
-    cosine_block,
+    column_error,
+    count_broken,
+    in_range,
     relax,
     stages_of,
 )
-
-
-@triton.jit(do_not_specialize=["n", "m"])
-def write_cost(
-    x, y, a, b, cost, broken_out,
-    n, m, d, width, x_item, x_row, y_item, y_row,
-    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
-):  # fmt: skip
-    """A block of one item's cost a program; FAR where nothing is carried, the padding of rows included.
-
-    Shapes: cost (b, n, width), width >= m; broken_out (b, blocks of n, blocks of m), how many tokens of a
-            block's rows and columns are not finite
-    """
-    item = tl.program_id(0).to(tl.int64)
-    rows = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    columns = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
-    real_rows = tl.load(a + item * n + rows, mask=rows < n, other=0.0) > 0
-    real_columns = tl.load(b + item * m + columns, mask=columns < m, other=0.0) > 0
-    cosine, _, _, broken = cosine_block(
-        x + item * x_item, y + item * y_item, rows, columns, real_rows, real_columns, d, x_row, y_row,
-        BLOCK_N, BLOCK_M, BLOCK_D, PRECISION, UPCAST,
-    )  # fmt: skip
-    finite = tl.where(broken > 0, 1.0, 1 - cosine)
-    at = cost + (item * n + rows.to(tl.int64))[:, None] * width + columns[None, :]
-    inside = (rows < n)[:, None] & (columns < width)[None, :]
-    tl.store(at, tl.where(real_rows[:, None] & real_columns[None, :], finite, FAR), mask=inside)
-    block = (item * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(2) + tl.program_id(2)
-    tl.store(broken_out + block, broken)
 
 
 @triton.jit(do_not_specialize=["n", "m", "rounds", "blocks"])
@@ -70,9 +42,6 @@ def solve_streamed(
     columns = tl.arange(0, BLOCK_M)
     b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
     log_b = tl.where(b > 0, tl.log2(b), -FAR)
-    bad = tl.zeros((), tl.int32)
-    for k in range(blocks):
-        bad += tl.load(broken + item * blocks + k)
 
     psi = tl.zeros((BLOCK_M,), tl.float32)
     stage = tl.zeros((), tl.int32)
@@ -95,11 +64,11 @@ def solve_streamed(
         while left > 0:
             count = tl.minimum(left, WINDOW)
             end = _slot(slot, count - 1)
-            last_q, next_q, error, far = _window(
+            last_q, next_q, error = _window(
                 kernel, a, b, p_at, slot, q, relaxation, count, n, width, RELAXED, ROWS, BLOCK_M
             )
             psi = base_psi + last_q
-            if far > 0:
+            if error != error:
                 psi, next_psi, error = _log_window(
                     cost, inverse, a, b, log_b, phi_at, p_at, slot, base_psi + q,
                     relaxation, count, n, width, RELAXED, ROWS, BLOCK_M,
@@ -120,7 +89,7 @@ def solve_streamed(
         if stage >= 0:
             psi = psi * 2  # the same potential, in units of half the epsilon
 
-    nothing = tl.where(bad > 0, float("nan"), 0.0)
+    nothing = tl.where(count_broken(broken + item * blocks, blocks) > 0, float("nan"), 0.0)
     g = psi * (epsilon / LOG2E)
     value = _finish(
         cost, a, b, psi, phi_at, p_at + slot * n, f_out + item * n, epsilon, n, width, ROWS, BLOCK_M
@@ -202,11 +171,10 @@ def _window(
 ):  # fmt: skip
     """`count` rounds by products with the kernel, from scalings p (that slot of p_at) and q, logarithms.
 
-    Returns the q that the last p is exact for, the next q, the error, and whether a scaling left the
+    Returns the q that the last p is exact for, the next q, the error, all NaN if a scaling left the
     kernel's range; the last p is in _slot(slot, count - 1). The first is left as it was.
     """
-    next_q, columns = q, q
-    far_p, far_q = tl.zeros((ROWS,), tl.float32), q * 0
+    next_q = q
     for k in range(count):
         q = next_q
         weights = b * tl.exp2(q)
@@ -219,20 +187,16 @@ def _window(
             if RELAXED:
                 old, _, _ = _side(p_from, first, n, ROWS)
                 p = tl.where(k == count - 1, p, old + relaxation * (p - old))
-            p = tl.where(weight > 0, p, 0.0)
-            # Written so that NaN and infinity count as too far.
-            far_p = tl.where(tl.abs(p) <= MOST_SCALING * LOG2E, far_p, 1.0)
+            p = in_range(tl.where(weight > 0, p, 0.0))
             sums += block * (weight * tl.exp2(p))[:, None]
             _, at, inside = _side(p_to, first, n, ROWS)
             tl.store(at, p, mask=inside)
         tl.debug_barrier()
-        columns = tl.where(b > 0, -tl.log2(tl.sum(sums, 0)), 0.0)
-        next_q = columns
+        columns = -tl.log2(tl.sum(sums, 0))
         if RELAXED:
-            next_q = q + relaxation * (columns - q)
-        far_q = tl.where(tl.abs(next_q) <= MOST_SCALING * LOG2E, far_q, 1.0)
-    error = tl.sum(b * tl.abs(tl.exp2(q - columns) - 1), 0)
-    return q, next_q, error, tl.maximum(tl.max(far_p, 0), tl.max(far_q, 0))
+            columns = q + relaxation * (columns - q)
+        next_q = in_range(tl.where(b > 0, columns, 0.0))
+    return q, next_q, column_error(b, q, next_q, relaxation, RELAXED)
 
 
 @triton.jit
@@ -253,7 +217,7 @@ def _log_window(
 
     The slots then hold phi itself; columns are summed as blocks come in, below the largest term so far.
     """
-    next_psi, columns = psi, psi
+    next_psi = psi
     for k in range(count):
         psi = next_psi
         top, sums = psi * 0 - FAR, psi * 0
@@ -275,10 +239,10 @@ def _log_window(
             top = higher
         tl.debug_barrier()
         columns = tl.where(b > 0, -top - tl.log2(sums), 0.0)
-        next_psi = columns
         if RELAXED:
-            next_psi = psi + relaxation * (columns - psi)
-    return psi, next_psi, tl.sum(b * tl.abs(tl.exp2(psi - columns) - 1), 0)
+            columns = psi + relaxation * (columns - psi)
+        next_psi = columns
+    return psi, next_psi, column_error(b, psi, next_psi, relaxation, RELAXED)
 
 
 @triton.jit
