@@ -22,8 +22,9 @@ from avalign.kernels.triton_streamed import solve_streamed
 
 INTERPRETED = triton.knobs.runtime.interpret
 MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more would spill
-MOST_COLUMNS = 16384  # of a block that holds whole rows
-BLOCK_ELEMENTS = 16384  # of a streamed block, of fewer rows the longer they are
+MOST_COLUMNS = 8192  # of a block that holds whole rows
+BLOCK_ELEMENTS = 8192  # of a streamed block, of fewer rows the longer they are
+COMPILED = {"enable_fp_fusion": True}  # said aloud, as Triton asks
 
 
 class Solved(NamedTuple):
@@ -75,27 +76,27 @@ def forward(
     items, n, d = x.shape
     m = y.shape[1]
     x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
-    out = _empty(x, (items,)), _empty(x, (items, n)), _empty(x, (items, m)), _empty(x, (items,))
-    value, f, g, error = out
     done = torch.empty(items, dtype=torch.int32, device=x.device)
+    out = Solved(_empty(x, (items,)), _empty(x, (items, n)), _empty(x, (items, m)), _empty(x, (items,)), done)
     begin = b if start is None else start.contiguous()
     modes = {"STARTED": start is not None, "RELAXED": tolerance is not None}
     blocks, width = product_blocks(x, y), _width(m)
     grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
     cost = _empty(x, (items, n, width))
     broken = torch.empty(grid, dtype=torch.int32, device=x.device)
-    write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
     sizes = n, m, width, grid[1] * grid[2], epsilon, rounds, 0.0 if tolerance is None else tolerance
-    if tier(n, m, d) == "registers":
-        solve_in_registers[(items,)](
-            a, b, begin, cost, broken, value, f, g, error, done, *sizes, **modes, **register_blocks(n, m)
-        )
-    else:
-        scratch = _empty(x, (items, n, width)), _empty(x, (items, n)), _empty(x, (items, 3, n))
-        solve_streamed[(items,)](
-            a, b, begin, cost, *scratch, broken, value, f, g, error, done, *sizes, **modes, **stream_blocks(m)
-        )
-    return Solved(value, f, g, error, done)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
+        if tier(n, m, d) == "registers":
+            solve_in_registers[(items,)](
+                a, b, begin, cost, broken, *out, *sizes, **modes, **register_blocks(n, m)
+            )
+        else:
+            scratch = _empty(x, (items, n, width)), _empty(x, (items, n)), _empty(x, (items, 3, n))
+            solve_streamed[(items,)](
+                a, b, begin, cost, *scratch, broken, *out, *sizes, **modes, **stream_blocks(m)
+            )
+    return out
 
 
 def backward(
@@ -103,7 +104,8 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of sum upstream * value to x and y, in their dtypes; 0 for a zero vector.
 
-    bfloat16 features are multiplied by a plan rounded to bfloat16, which moves gradients by 2e-3 at most.
+    bfloat16 features are multiplied by a plan rounded to bfloat16, which moves gradients by about
+    2e-3, as rounding the gradients themselves does.
 
     Shapes: as forward's; upstream (b,)
     """
@@ -116,40 +118,40 @@ def backward(
     grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
     plan = torch.empty((items, n, width), dtype=plan_dtype(x, y), device=x.device)
     x_part, y_part = _empty(x, (items, grid[2], n)), _empty(x, (items, grid[1], m))
-    write_plan[grid](
-        x, y, a, b, f, g, plan, x_part, y_part, n, m, d, width, *_strides(x, y), epsilon, **blocks
-    )
-    blocks = gradient_blocks(x, y)
-
-    def write(flipped: bool, out: Tensor, other: Tensor, weights: tuple[Tensor, Tensor], part: Tensor) -> None:
-        own = y if flipped else x
-        grid = items, triton.cdiv(own.shape[1], blocks["BLOCK_N"]), triton.cdiv(d, blocks["BLOCK_D"])
-        write_gradient[grid](
-            own, other, *weights, plan, part, upstream, out,
-            own.shape[1], other.shape[1], d, width, part.shape[1], *_strides(own, other),
-            FLIPPED=flipped, **blocks,
-        )  # fmt: skip
-
-    write(False, grad_x, y, (a, b), x_part)
-    write(True, grad_y, x, (b, a), y_part)
+    sides = (False, x, y, a, b, x_part, grad_x), (True, y, x, b, a, y_part, grad_y)
+    with torch.cuda.device_of(x):
+        write_plan[grid](
+            x, y, a, b, f, g, plan, x_part, y_part, n, m, d, width, *_strides(x, y), epsilon, **blocks
+        )
+        blocks = gradient_blocks(x, y)
+        for flipped, own, other, weights, others, part, out in sides:
+            k, parts = own.shape[1], part.shape[1]
+            grid = items, triton.cdiv(k, blocks["BLOCK_N"]), triton.cdiv(d, blocks["BLOCK_D"])
+            write_gradient[grid](
+                own, other, weights, others, plan, part, upstream, out,
+                k, other.shape[1], d, width, parts, *_strides(own, other), FLIPPED=flipped, **blocks,
+            )  # fmt: skip
     return grad_x, grad_y
 
 
 def register_blocks(n: int, m: int) -> dict[str, int]:
     """How solve_in_registers is compiled for such a problem."""
     rows, columns = _padded(n), _padded(m)
-    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": 4 if rows * columns <= 4096 else 8}
+    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": 4 if rows * columns <= 4096 else 8, **COMPILED}
 
 
 def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
     """How write_cost and write_plan are compiled."""
-    large = _halves(x, y)
-    side = 128 if large else 64
+    whole = x.dtype == y.dtype != torch.float32
+    side = 128 if whole else 64
     return {
         "BLOCK_N": side,
         "BLOCK_M": side,
-        "num_warps": 8 if large else 4,
-        **_products(x, y, halves=64, floats=32),
+        "BLOCK_D": 64 if whole else 32,
+        "PRECISION": "tf32x3",
+        "UPCAST": INTERPRETED or not whole,  # the interpreter multiplies bfloat16 wrongly (NaN)
+        "num_warps": 8,
+        **COMPILED,
     }
 
 
@@ -164,31 +166,18 @@ def gradient_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
         "PRECISION": precision,
         "UPCAST": INTERPRETED or not whole,
         "num_warps": 4,
+        **COMPILED,
     }
 
 
 def stream_blocks(m: int) -> dict[str, int]:
     """How solve_streamed is compiled: blocks of whole rows."""
     columns = _padded(m)
-    return {"BLOCK_M": columns, "ROWS": max(BLOCK_ELEMENTS // columns, 1), "num_warps": 16}
+    return {"BLOCK_M": columns, "ROWS": BLOCK_ELEMENTS // columns, "num_warps": 8, **COMPILED}
 
 
 def plan_dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.bfloat16 if x.dtype == y.dtype == torch.bfloat16 else torch.float32
-
-
-def _products(x: Tensor, y: Tensor, *, halves: int, floats: int) -> dict[str, Any]:
-    # The interpreter multiplies bfloat16 wrongly (NaN).
-    whole = _halves(x, y)
-    return {
-        "BLOCK_D": halves if whole else floats,
-        "PRECISION": "tf32x3",
-        "UPCAST": INTERPRETED or not whole,
-    }
-
-
-def _halves(x: Tensor, y: Tensor) -> bool:
-    return x.dtype == y.dtype != torch.float32
 
 
 def _padded(k: int) -> int:

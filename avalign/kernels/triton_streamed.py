@@ -24,6 +24,8 @@ from avalign.kernels.triton_cosine import (
     stages_of,
 )
 
+STAGES = tl.constexpr(3)  # blocks under way at a time, so that a round waits for bandwidth, not for answers
+
 
 @triton.jit(do_not_specialize=["n", "m", "rounds", "blocks"])
 def solve_streamed(
@@ -180,7 +182,7 @@ def _window(
         weights = b * tl.exp2(q)
         sums = tl.zeros((ROWS, BLOCK_M), tl.float32)
         p_from, p_to = p_at + _slot(slot, k - 1) * n, p_at + _slot(slot, k) * n
-        for first in range(0, n, ROWS):
+        for first in tl.range(0, n, ROWS, num_stages=STAGES):
             block, _, _ = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
             weight, _, _ = _side(a, first, n, ROWS)
             p = -tl.log2(tl.sum(block * weights[None, :], 1))
