@@ -1,0 +1,171 @@
+"""Sinkhorn's rounds with the kernel matrix in registers: one Triton program an item.
+
+The cost is wanted only when the kernel is made anew, and waits in memory: both would not fit.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from avalign.kernels.triton_cosine import (
+    FAR,
+    FIRST_RELAXATION,
+    LOG2E,
+    MOST_RELAXATION,
+    ROUGH_ERROR,
+    ROUGH_ROUNDS,
+    WINDOW,
+    column_error,
+    count_broken,
+    in_range,
+    relax,
+    stages_of,
+)
+
+
+@triton.jit(do_not_specialize=["n", "m", "rounds", "blocks"])
+def solve_in_registers(
+    a, b, start, cost, broken, value_out, f_out, g_out, error_out, rounds_out,
+    n, m, width, blocks, epsilon, rounds, tolerance,
+    STARTED: tl.constexpr, RELAXED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """One item a program, n <= BLOCK_N, m <= width <= BLOCK_M: value and potentials from its cost.
+
+    RELAXED: rounds until the error is `tolerance`; else exactly `rounds` plain ones
+
+    Shapes: a, f_out (b, n), b, start, g_out (b, m), cost (b, n, width), broken (b, blocks), the other
+            outputs (b,), all contiguous
+    """
+    item = tl.program_id(0).to(tl.int64)
+    rows, columns = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_M)
+    a = tl.load(a + item * n + rows, mask=rows < n, other=0.0)
+    b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
+    cost += item * n * width
+
+    psi = tl.zeros((BLOCK_M,), tl.float32)
+    stage = tl.zeros((), tl.int32)
+    if STARTED:
+        psi = tl.load(start + item * m + columns, mask=b > 0, other=0.0) * (LOG2E / epsilon)
+    elif RELAXED:
+        stage = stages_of(_widest_row(_scaled(cost, 1.0, n, width, BLOCK_N, BLOCK_M), a, b) / epsilon)
+    phi = tl.zeros((BLOCK_N,), tl.float32)
+    error = tl.max(a, 0) * 0
+    spent = tl.zeros((), tl.int32)
+    while stage >= 0:
+        inverse = LOG2E / (epsilon * tl.exp2(stage.to(tl.float32)))
+        left = tl.where(stage > 0, ROUGH_ROUNDS, rounds)
+        wanted = tl.where(stage > 0, ROUGH_ERROR, tolerance)
+        phi = _log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, b, psi)
+        kernel = _kernel(cost, inverse, phi, psi, n, width, BLOCK_N, BLOCK_M)
+        base_phi, base_psi = phi, psi
+        p, q = phi * 0, psi * 0
+        relaxation, most = error * 0 + FIRST_RELAXATION, error * 0 + MOST_RELAXATION
+        before, best = error * 0 + FAR, error * 0 + FAR
+        while left > 0:
+            count = tl.minimum(left, WINDOW)
+            last_p, last_q, next_q, error = _window(kernel, a, b, p, q, relaxation, count, RELAXED)
+            phi, psi = base_phi + last_p, base_psi + last_q
+            if error != error:
+                phi, psi, next_psi, error = _log_window(
+                    cost, inverse, a, b, base_phi + p, base_psi + q, relaxation, count, n, width,
+                    RELAXED, BLOCK_N, BLOCK_M,
+                )  # fmt: skip
+                kernel = _kernel(cost, inverse, phi, next_psi, n, width, BLOCK_N, BLOCK_M)
+                base_phi, base_psi = phi, next_psi
+                last_p, next_q = phi * 0, psi * 0
+            p, q = last_p, next_q
+            spent += count
+            left -= count
+            if RELAXED:
+                left = tl.where(error <= wanted, 0, left)
+                relaxation, most, best = relax(relaxation, most, error, before, best)
+                before = error
+        stage -= 1
+        if stage >= 0:
+            psi = psi * 2  # the same potential, in units of half the epsilon
+
+    inverse = LOG2E / epsilon
+    kernel = _kernel(cost, inverse, phi, psi, n, width, BLOCK_N, BLOCK_M)
+    mass = tl.sum(a * tl.sum(kernel * b[None, :], 1), 0)
+    f, g = phi / inverse, psi / inverse
+    value = tl.sum(f * a, 0) + tl.sum(g * b, 0) - epsilon * (mass - 1)
+    nothing = tl.where(count_broken(broken + item * blocks, blocks) > 0, float("nan"), 0.0)
+    tl.store(value_out + item, value + nothing)
+    tl.store(error_out + item, error + nothing)
+    tl.store(rounds_out + item, spent)
+    tl.store(f_out + item * n + rows, f, mask=rows < n)
+    tl.store(g_out + item * m + columns, g, mask=columns < m)
+
+
+@triton.jit
+def _scaled(cost, inverse, n, width, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
+    """The cost of one item, in units of epsilon."""
+    rows, columns = tl.arange(0, BLOCK_N)[:, None], tl.arange(0, BLOCK_M)[None, :]
+    return tl.load(cost + rows * width + columns, mask=(rows < n) & (columns < width), other=FAR) * inverse
+
+
+@triton.jit
+def _widest_row(cost, a, b):
+    """The most that one row's costs differ by."""
+    most = tl.max(tl.where((b > 0)[None, :], cost, -FAR), 1)
+    return tl.max(tl.where(a > 0, most - tl.min(cost, 1), 0.0), 0)
+
+
+@triton.jit
+def _kernel(cost, inverse, phi, psi, n, width, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
+    return tl.exp2(phi[:, None] + psi[None, :] - _scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M))
+
+
+@triton.jit
+def _window(kernel, a, b, p, q, relaxation, count, RELAXED: tl.constexpr):
+    """`count` rounds by products with the kernel, from scalings p and q (logarithms): p with exact rows,
+    the q it is exact for, the next q, the error. All NaN if a scaling left the kernel's range."""
+    next_q = q
+    for k in range(count):
+        q = next_q
+        rows = -tl.log2(tl.sum(kernel * (b * tl.exp2(q))[None, :], 1))
+        if RELAXED:
+            rows = tl.where(k == count - 1, rows, p + relaxation * (rows - p))
+        p = in_range(tl.where(a > 0, rows, 0.0))
+        columns = -tl.log2(tl.sum(kernel * (a * tl.exp2(p))[:, None], 0))
+        if RELAXED:
+            columns = q + relaxation * (columns - q)
+        next_q = in_range(tl.where(b > 0, columns, 0.0))
+    return p, q, next_q, column_error(b, q, next_q, relaxation, RELAXED)
+
+
+@triton.jit
+def _log_window(
+    cost, inverse, a, b, phi, psi, relaxation, count, n, width,
+    RELAXED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """The same rounds on logarithms: slower, and right for any epsilon."""
+    next_psi = psi
+    for k in range(count):
+        psi = next_psi
+        rows = _log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, b, psi)
+        if RELAXED:
+            rows = tl.where(k == count - 1, rows, phi + relaxation * (rows - phi))
+        phi = rows
+        tl.debug_barrier()  # so that the cost is read again rather than kept: there is no room
+        columns = _log_columns(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, b, phi)
+        if RELAXED:
+            columns = psi + relaxation * (columns - psi)
+        next_psi = columns
+    return phi, psi, next_psi, column_error(b, psi, next_psi, relaxation, RELAXED)
+
+
+@triton.jit
+def _log_rows(cost, a, b, psi):
+    """phi_i = -log sum_j b_j exp(psi_j - C_ij): what makes the rows right; 0 where a row carries nothing."""
+    power = (tl.where(b > 0, tl.log2(b), -FAR) + psi)[None, :] - cost
+    top = tl.max(power, 1)
+    return tl.where(a > 0, -top - tl.log2(tl.sum(tl.exp2(power - top[:, None]), 1)), 0.0)
+
+
+@triton.jit
+def _log_columns(cost, a, b, phi):
+    power = (tl.where(a > 0, tl.log2(a), -FAR) + phi)[:, None] - cost
+    top = tl.max(power, 0)
+    return tl.where(b > 0, -top - tl.log2(tl.sum(tl.exp2(power - top[None, :]), 0)), 0.0)

@@ -1,0 +1,341 @@
+"""What the Triton kernels answer for, as checks on a device: "cuda", or "cpu" under Triton's interpreter.
+
+Every check is held against avalign.ot in float64. CHECKS are run by tests/test_kernels_triton.py (in the
+interpreter) and tests/gpu/test_sinkhorn_cuda.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from avalign.ot import cosine_cost
+from avalign.ot.gradient import transport_value
+from avalign.ot.problem import Problem
+from avalign.ot.rounds import WINDOW, Potentials, solve
+from tests.strategies import generator
+from tests.tolerances import TOLERANCES
+
+FLOATS, HALVES = torch.float32, torch.bfloat16
+TIERS = ("registers", "streamed")
+SHAPES = ((2, 41, 13, 200), (1, 1, 1, 3), (3, 17, 70, 33), (2, 70, 18, 8))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Two sets of features that resemble each other, uneven marginals, some of them 0 over NaN.
+
+    Shapes: x (b, n, d), y (b, m, d), a (b, n), b (b, m), upstream (b,)
+    """
+
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+    upstream: Tensor
+
+    @classmethod
+    def drawn(
+        cls, device: str, shape: tuple[int, int, int, int], dtype: torch.dtype = FLOATS, seed: int = 0
+    ) -> Features:
+        items, n, m, d = shape
+        random = generator(seed)
+        centres = torch.randn(items, 4, d, generator=random)
+        sides = []
+        for k in (n, m):
+            features = torch.randn(items, k, d, generator=random) + centres[:, torch.arange(k) % 4]
+            weights = torch.rand(items, k, generator=random) + 0.1
+            if k > 4:
+                weights[0, 3] = weights[-1, k - 1] = 0
+            features[weights == 0] = torch.nan
+            sides.append((features.to(dtype).to(device), (weights / weights.sum(1, keepdim=True)).to(device)))
+        upstream = torch.linspace(-2, 0.7, items).to(device)
+        return cls(sides[0][0], sides[1][0], sides[0][1], sides[1][1], upstream)
+
+    def item(self, k: int) -> Features:
+        return Features(*(t[k : k + 1] for t in (self.x, self.y, self.a, self.b, self.upstream)))
+
+    def double(self) -> Features:
+        """In float64, with what must not be read as zeros, and gradients to come."""
+        x, y = (
+            features.double().masked_fill((weights == 0)[:, :, None], 0).requires_grad_()
+            for features, weights in ((self.x, self.a), (self.y, self.b))
+        )
+        return Features(x, y, self.a.double(), self.b.double(), self.upstream.double())
+
+
+def kernels() -> Any:
+    """The module, which must not be imported before TRITON_INTERPRET is set."""
+    from avalign.kernels import triton_sinkhorn
+
+    return triton_sinkhorn
+
+
+@contextmanager
+def tier(name: str | None) -> Iterator[None]:
+    """One tier whatever the shape, in blocks so small that small problems have several; None: as shipped."""
+    if name is None:
+        yield
+        return
+    with mock.patch.multiple(kernels(), tier=lambda n, m, d: name, BLOCK_ELEMENTS=512):
+        yield
+
+
+def forward(given: Features, start: Tensor | None = None, **settings: Any) -> Any:
+    return kernels().forward(given.x, given.y, given.a, given.b, start, **settings)
+
+
+def reference(
+    given: Features, epsilon: float, rounds: int, tolerance: float | None, start=None
+) -> Potentials:
+    exact = given.double()
+    cost = cosine_cost(exact.x, exact.y).detach()
+    return solve(cost, exact.a, exact.b, epsilon, rounds, tolerance, start)
+
+
+def reference_value(given: Features, f: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The value of such potentials, and its gradients, by autograd through the cost."""
+    exact = given.double()
+    cost = cosine_cost(exact.x, exact.y)
+    problem = Problem(exact.a, exact.b, lambda: cost)
+    value = transport_value(problem, f.double(), g.double(), epsilon, "dual")
+    (exact.upstream * value).sum().backward()
+    return value.detach(), exact.x.grad, exact.y.grad
+
+
+def assert_near(actual: Tensor, expected: Tensor, dtype: torch.dtype, epsilon: float = 1.0) -> None:
+    """As near as `dtype` lets it be, of the largest; roundings of the cost count more at small epsilons."""
+    row, slack = TOLERANCES[dtype], max(1.0, 0.02 / epsilon)
+    scale = expected.abs().max().clamp(min=1e-30)
+    torch.testing.assert_close(
+        actual.double() / scale, expected / scale, atol=row.absolute * slack, rtol=row.relative * slack
+    )
+
+
+def check_fixed_rounds(
+    device: str, name: str | None, shape: tuple[int, int, int, int], dtype: torch.dtype, epsilon: float
+) -> None:
+    """Exactly so many plain rounds: potentials, value, error and gradients are those of the torch engine."""
+    given = Features.drawn(device, shape, dtype)
+    for rounds in (1, 8):
+        expected = reference(given, epsilon, rounds, None)
+        with tier(name):
+            solved = forward(given, epsilon=epsilon, rounds=rounds, tolerance=None)
+        assert (solved.rounds == rounds).all()
+        for got, right in ((solved.f, expected.f), (solved.g, expected.g)):
+            torch.testing.assert_close(got.double(), right, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            solved.error.double(), expected.error, atol=2e-5 * (1 + 0.01 / epsilon), rtol=0
+        )
+        assert_gradients(given, solved, epsilon)
+
+
+def assert_gradients(given: Features, solved, epsilon: float) -> None:
+    value, to_x, to_y = reference_value(given, solved.f, solved.g, epsilon)
+    torch.testing.assert_close(solved.value.double(), value, atol=1e-6, rtol=1e-5)
+    gradients = kernels().backward(
+        given.x, given.y, given.a, given.b, solved.f, solved.g, epsilon, given.upstream
+    )
+    for got, right, weights in zip(gradients, (to_x, to_y), (given.a, given.b), strict=True):
+        assert got.dtype == given.x.dtype
+        assert (got[weights == 0] == 0).all()
+        assert_near(got, right, given.x.dtype, epsilon)
+
+
+def check_tolerance(device: str, name: str, dtype: torch.dtype, epsilon: float) -> None:
+    """To a tolerance: the plan has the error it states, found in about as many rounds as the torch engine."""
+    given = Features.drawn(device, (2, 41, 13, 200), dtype, seed=5)
+    tolerance, rounds = 1e-3, 2000
+    expected = reference(given, epsilon, rounds, tolerance)
+    with tier(name):
+        solved = forward(given, epsilon=epsilon, rounds=rounds, tolerance=tolerance)
+    assert (solved.error <= tolerance).all()
+    exact = given.double()
+    cost = cosine_cost(exact.x, exact.y).detach()
+    share = ((solved.f.double()[:, :, None] + solved.g.double()[:, None] - cost) / epsilon).exp()
+    plan = exact.a[:, :, None] * exact.b[:, None] * share
+    slack = 2e-5 * (1 + 0.01 / epsilon)
+    torch.testing.assert_close(plan.sum(2), exact.a, atol=slack / 10, rtol=slack)
+    torch.testing.assert_close(
+        (plan.sum(1) - exact.b).abs().sum(1), solved.error.double(), atol=slack, rtol=0
+    )
+    # Rates are ratios of small errors: what float32 makes of them may call for another window or two.
+    assert ((solved.rounds - expected.rounds).abs() <= 2 * WINDOW + 0.2 * expected.rounds).all()
+    assert_gradients(given, solved, epsilon)
+
+
+def check_alone(device: str, name: str) -> None:
+    """An item's answer does not depend on its neighbours, nor a call's on the call, to the bit."""
+    given = Features.drawn(device, (3, 12, 14, 24), seed=3)
+    given.x[0] = given.x[0] * 0.01 + given.x[0, 0]  # all alike: easy
+    settings = {"epsilon": 0.05, "rounds": 500, "tolerance": 1e-3}
+    with tier(name):
+        together = forward(given, **settings)
+        assert together.rounds[0] < together.rounds.max()
+        for k in range(3):
+            for got, right in zip(forward(given.item(k), **settings), together, strict=True):
+                assert torch.equal(got[0], right[k])
+
+
+def check_start(device: str, name: str) -> None:
+    """From the potentials of a like problem: the same rounds, from there."""
+    given = Features.drawn(device, (2, 41, 13, 20), seed=4)
+    begin = reference(given, 0.02, 12, None).g
+    expected = reference(given, 0.02, 9, None, begin)
+    with tier(name):
+        solved = forward(given, begin.float(), epsilon=0.02, rounds=9, tolerance=None)
+        torch.testing.assert_close(solved.f.double(), expected.f, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(solved.g.double(), expected.g, atol=1e-6, rtol=1e-5)
+        done = forward(given, epsilon=0.02, rounds=2000, tolerance=1e-4)
+        again = forward(given, done.g, epsilon=0.02, rounds=2000, tolerance=1e-3)
+    assert (done.rounds > WINDOW).all()
+    assert (again.rounds == WINDOW).all()
+
+
+def check_small_epsilon(device: str, name: str) -> None:
+    """Costs over the whole of 0..2 at epsilon 0.002, a thousand times as far as float32's exp reaches."""
+    given = Features.drawn(device, (1, 23, 19, 12), seed=6)
+    given.y[:, 0] = -given.x[:, 0]
+    given.y[:, 1] = given.x[:, 0]
+    for tolerance, rounds in ((None, 20), (1e-2, 1000)):
+        expected = reference(given, 0.002, rounds, tolerance)
+        with tier(name):
+            solved = forward(given, epsilon=0.002, rounds=rounds, tolerance=tolerance)
+        if tolerance is None:
+            torch.testing.assert_close(solved.f.double(), expected.f, atol=2e-6, rtol=1e-5)
+            torch.testing.assert_close(solved.g.double(), expected.g, atol=2e-6, rtol=1e-5)
+        else:
+            assert (solved.error <= tolerance).all()
+            assert (solved.rounds > 60).all()
+        assert_gradients(given, solved, 0.002)
+
+
+def check_not_finite(device: str, name: str) -> None:
+    """One item's features are not finite: its value and error say so, and its neighbours are as they were."""
+    given = Features.drawn(device, (3, 12, 10, 24), seed=7)
+    for tolerance in (None, 1e-3):
+        settings = {"epsilon": 0.1, "rounds": 12, "tolerance": tolerance}
+        with tier(name):
+            right = forward(given, **settings)
+            for features, broken in ((given.x, torch.nan), (given.y, torch.inf)):
+                kept = features[1, 2, 5].clone()
+                features[1, 2, 5] = broken
+                solved = forward(given, **settings)
+                features[1, 2, 5] = kept
+                assert solved.value.isfinite().tolist() == [True, False, True]
+                assert solved.error.isfinite().tolist() == [True, False, True]
+                for k in (0, 2):
+                    assert all(
+                        torch.equal(got[k], there[k]) for got, there in zip(solved, right, strict=True)
+                    )
+
+
+def check_zeros_and_padding(device: str, name: str) -> None:
+    """A zero vector costs 1 and has no gradient; what carries nothing is 0 and changes not a bit."""
+    given = Features.drawn(device, (2, 24, 30, 40), seed=8)
+    given.x[:, 5] = 0
+    settings = {"epsilon": 0.1, "rounds": 100, "tolerance": 1e-3}
+    answers = []
+    for junk in (torch.nan, torch.inf, 7.0):
+        for features, weights in ((given.x, given.a), (given.y, given.b)):
+            features[weights == 0] = junk
+        with tier(name):
+            solved = forward(given, **settings)
+        assert (solved.f[given.a == 0] == 0).all()
+        assert (solved.g[given.b == 0] == 0).all()
+        gradients = kernels().backward(
+            given.x, given.y, given.a, given.b, solved.f, solved.g, 0.1, given.upstream
+        )
+        assert (gradients[0][:, 5] == 0).all()
+        answers.append((*solved, *gradients))
+    assert_gradients(given, solved, 0.1)
+    for other in answers[1:]:
+        assert all(torch.equal(got, right) for got, right in zip(other, answers[0], strict=True))
+
+
+def check_strides(device: str, dtype: torch.dtype) -> None:
+    """Views with any strides give what their copies give."""
+    given = Features.drawn(device, (2, 21, 19, 36), dtype, seed=9)
+    settings = {"epsilon": 0.05, "rounds": 20, "tolerance": None}
+    right = forward(given, **settings)
+    gradients = kernels().backward(given.x, given.y, given.a, given.b, right.f, right.g, 0.05, given.upstream)
+    views = (
+        lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda t: torch.nn.functional.pad(t, (1, 2))[:, :, 1:-2],
+        lambda t: t.repeat_interleave(2, 1)[:, ::2],
+    )
+    for view in views:
+        moved = Features(view(given.x), view(given.y), given.a, given.b, given.upstream)
+        solved = forward(moved, **settings)
+        torch.testing.assert_close(solved.value, right.value, atol=1e-6, rtol=1e-5)
+        got = kernels().backward(moved.x, moved.y, moved.a, moved.b, solved.f, solved.g, 0.05, moved.upstream)
+        for one, other in zip(got, gradients, strict=True):
+            assert_near(one, other.double(), dtype)
+
+
+def check_same_features(device: str) -> None:
+    """One tensor as both sets."""
+    drawn = Features.drawn(device, (2, 19, 19, 24), seed=11)
+    given = Features(drawn.x, drawn.x, drawn.a, drawn.a.flip(1), drawn.upstream)
+    given.x[given.x.isnan()] = 0.5
+    assert_gradients(given, forward(given, epsilon=0.05, rounds=5, tolerance=None), 0.05)
+
+
+def check_many_blocks(device: str, dtype: torch.dtype) -> None:
+    """More rows, columns and features than a block of any kernel holds."""
+    given = Features.drawn(device, (1, 150, 270, 70), dtype, seed=10)
+    assert kernels().tier(150, 270, 70) == "streamed"
+    expected = reference(given, 0.05, 8, None)
+    solved = forward(given, epsilon=0.05, rounds=8, tolerance=None)
+    torch.testing.assert_close(solved.f.double(), expected.f, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(solved.g.double(), expected.g, atol=1e-6, rtol=1e-5)
+    assert_gradients(given, solved, 0.05)
+
+
+def _checks() -> dict[str, tuple[Callable[..., None], tuple]]:
+    """Every check by name, with what follows the device."""
+    checks: dict[str, tuple[Callable[..., None], tuple]] = {}
+
+    def add(check: Callable[..., None], *arguments: object) -> None:
+        words = [check.__name__.removeprefix("check_"), *(_word(argument) for argument in arguments)]
+        checks[" ".join(words)] = check, arguments
+
+    for name in TIERS:
+        for shape in SHAPES:
+            add(check_fixed_rounds, name, shape, FLOATS, 0.05)
+        for epsilon in (0.01, 0.002):
+            add(check_fixed_rounds, name, SHAPES[0], FLOATS, epsilon)
+            add(check_tolerance, name, FLOATS, epsilon)
+        for check in (
+            check_alone, check_start, check_small_epsilon, check_not_finite, check_zeros_and_padding
+        ):  # fmt: skip
+            add(check, name)
+    for dtype in (HALVES, torch.float16):  # all that follows the cost is the same in every dtype
+        add(check_fixed_rounds, "registers", SHAPES[0], dtype, 0.05)
+    add(check_tolerance, "registers", HALVES, 0.05)
+    add(check_same_features)
+    for dtype in (FLOATS, HALVES):
+        add(check_strides, dtype)
+        add(check_many_blocks, dtype)
+    return checks
+
+
+def _word(argument: object) -> str:
+    if isinstance(argument, tuple):
+        return "x".join(map(str, argument))
+    return str(argument).removeprefix("torch.")
+
+
+CHECKS = _checks()
+
+
+def run(name: str, device: str) -> None:
+    check, arguments = CHECKS[name]
+    check(device, *arguments)
