@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from avalign.losses.backends import solver
 from avalign.losses.value import LossValue
-from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, exact
+from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, squared_euclidean_cost
 from avalign.ot.sinkhorn import check_settings
-from avalign.recipe import Positive
+from avalign.recipe import Positive, Share
+
+COSTS = {"cosine": cosine_cost, "squared_euclidean": squared_euclidean_cost}
+Part = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, lt=1)]
 
 
 class AVOpT(nn.Module):
@@ -19,18 +25,38 @@ class AVOpT(nn.Module):
 
         min over T in Pi(u, v) of <T, C>,   C_ij = 1 - cos(image_i, audio_j)
 
-    backend:   "sinkhorn", smoothed by epsilon; "exact", the network simplex of POT, on the CPU
-    epsilon:   entropic smoothing in units of the cost; sinkhorn only, as are the next three
-    rounds:    at most so many Sinkhorn rounds for an item
-    tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1)
+    backend:   "sinkhorn", smoothed by epsilon
+               "exact", the network simplex of POT, on the CPU
+               "unbalanced", smoothed, with marginals that may be missed at the price rho
+               "partial", only the share `mass` is carried: what sounds off screen has no patch to go to
+               "ipot", proximal points; with threshold 0.1 over "batch" as Meerkat's released code has it
+               "geomloss", that package's Sinkhorn, which does not look whether it has converged
+    cost:      "cosine", "squared_euclidean" (|image_i - audio_j|^2) or, in Python, any function of image,
+               audio and their masks that gives (b, n, m)
+    epsilon:   entropic smoothing in units of the cost; not for exact and ipot
+    rounds:    at most so many Sinkhorn rounds for an item (None: 1000); ipot does exactly so many (None: 30)
+    tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1); sinkhorn,
+               unbalanced and partial look
     value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan; "entropic",
-               <T, C> + epsilon sum T log T
+               <T, C> + epsilon sum T log T (not for unbalanced and partial)
+
+    The rest is each for one backend, None its own default, and an error with any other backend:
+
+    rho:       unbalanced: the price, in units of the cost, of a unit of KL from a marginal; to be given
+    mass:      partial: the share of the mass to carry; to be given
+    partial_backend: partial: what solves it
+    beta, threshold, threshold_over: ipot: the step, in units of the cost; the share of the cost's range
+               that counts as 0, and whether that range is an item's or the batch's
+    scaling, diameter: geomloss: each epsilon as a share of the one before; the first one, which only when
+               given is the same for all items, and they are then solved together
 
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not
               padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
-              marginals u and v, each summing to 1 over real tokens (uniform when not given)
-    Returns:  LossValue in [0, 2] (cosine distance, no unit); part unconverged, the share of items
-    Gradient: through C at the optimal T (envelope theorem); nothing is stored per iteration
+              marginals u and v, each summing to 1 over real tokens (uniform when not given; of any mass
+              when unbalanced). avalign.ot.marginal_from makes them of attention, with gradient
+    Returns:  LossValue, in [0, 2] for cosine distance where all mass is carried (no unit), and its samples,
+              per item with gradient; part unconverged, the share of items
+    Gradient: that of the value, through C and the marginals; nothing is stored per iteration
     Empty:    a sample that has no image or no audio, as has_image and has_audio tell, adds 0. Without
               being told, all tokens of a sample masked is an error that names it
     Source:   Meerkat, arXiv:2407.01851, section 3.2
@@ -39,18 +65,45 @@ class AVOpT(nn.Module):
     def __init__(
         self,
         *,
-        backend: Literal["sinkhorn", "exact"] = "sinkhorn",
+        backend: Literal["sinkhorn", "exact", "unbalanced", "partial", "ipot", "geomloss"] = "sinkhorn",
+        cost: Literal["cosine", "squared_euclidean"] | Callable[..., Tensor] = "cosine",
         epsilon: Positive = 0.05,
-        rounds: PositiveInt = 1000,
+        rounds: PositiveInt | None = None,
         tolerance: Positive = 1e-3,
         value: Literal["dual", "primal", "entropic"] = "dual",
+        rho: Positive | None = None,
+        mass: Part | None = None,
+        partial_backend: Literal["sinkhorn", "exact"] | None = None,
+        beta: Positive | None = None,
+        threshold: Share | None = None,
+        threshold_over: Literal["item", "batch"] | None = None,
+        scaling: Ratio | None = None,
+        diameter: Positive | None = None,
     ) -> None:
         super().__init__()
-        if backend not in ("sinkhorn", "exact"):
-            raise ValueError(f"AVOpT: backend must be 'sinkhorn' or 'exact', not {backend!r}")
-        check_settings(epsilon, rounds, tolerance, value)
-        self.backend, self.epsilon, self.rounds = backend, epsilon, rounds
+        if not callable(cost) and cost not in COSTS:
+            raise ValueError(f"AVOpT: cost must be 'cosine', 'squared_euclidean' or a function, not {cost!r}")
+        self.backend, self.epsilon, self.rounds = backend, epsilon, 1000 if rounds is None else rounds
         self.tolerance, self.value = tolerance, value
+        check_settings(epsilon, self.rounds, tolerance, value)
+        self.cost = cost if callable(cost) else COSTS[cost]
+        self.solver = solver(
+            backend,
+            {
+                "epsilon": epsilon,
+                "rounds": rounds,
+                "tolerance": tolerance,
+                "value": value,
+                "rho": rho,
+                "mass": mass,
+                "partial_backend": partial_backend,
+                "beta": beta,
+                "threshold": threshold,
+                "threshold_over": threshold_over,
+                "scaling": scaling,
+                "diameter": diameter,
+            },
+        )
 
     def solve(
         self,
@@ -62,9 +115,9 @@ class AVOpT(nn.Module):
         audio_weights: Tensor | None = None,
     ) -> Plan:
         """The transport plan of every item, with its convergence and its bounds."""
-        if self.backend == "exact":
-            cost = cosine_cost(image, audio, image_mask, audio_mask)
-            return exact(cost, image_weights, audio_weights, image_mask, audio_mask)
+        if self.backend != "sinkhorn" or self.cost is not cosine_cost:
+            cost = self.cost(image, audio, image_mask, audio_mask)
+            return self.solver(cost, image_weights, audio_weights, image_mask, audio_mask)
         return cosine_sinkhorn(
             image,
             audio,

@@ -16,8 +16,9 @@ class LossValue:
     as 0. So the total of a batch is the mean of the totals of its equal shards: gradient accumulation
     and several processes give what one big batch gives.
 
-    Shapes: total (), with gradient; parts (), detached, for the log; samples (b,), detached, the
-            contribution of each sample; applies (b,) bool, the samples the loss applies to
+    Shapes: total (), with gradient; parts (), detached, for the log; samples (b,), with gradient, the
+            contribution of each sample (what others call reduction "none"); applies (b,) bool, the
+            samples the loss applies to
     """
 
     total: Tensor
@@ -30,4 +31,4 @@ class LossValue:
         """From each sample's contribution (b,), counted where applies (b,) is True and 0 elsewhere."""
         samples = torch.where(applies, samples, torch.zeros_like(samples))
         parts = {name: part.detach() for name, part in (parts or {}).items()}
-        return cls(samples.mean(), parts, samples.detach(), applies)
+        return cls(samples.mean(), parts, samples, applies)

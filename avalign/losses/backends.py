@@ -1,0 +1,44 @@
+"""The solvers that AVOpT knows by name, and the options that each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial as bind
+from typing import Any
+
+import torch
+
+from avalign.ot import Plan, by_geomloss, exact, ipot, partial, sinkhorn, unbalanced
+
+SHARED = ("epsilon", "rounds", "tolerance", "value")  # set for all; a solver without a use for one ignores it
+SOLVERS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
+    "sinkhorn": (sinkhorn, SHARED),
+    "exact": (exact, ()),
+    "unbalanced": (unbalanced, (*SHARED, "rho")),
+    "partial": (partial, (*SHARED, "mass", "partial_backend")),
+    "ipot": (ipot, ("rounds", "beta", "threshold", "threshold_over")),
+    "geomloss": (by_geomloss, ("epsilon", "value", "scaling", "diameter")),
+}
+NEEDED = {"unbalanced": "rho", "partial": "mass"}
+
+
+def solver(backend: str, options: Mapping[str, Any]) -> Callable[..., Plan]:
+    """The solver of a name with its options, of which None is one not given. Tried on a 1 x 1 problem."""
+    if backend not in SOLVERS:
+        *names, last = map(repr, SOLVERS)
+        raise ValueError(f"AVOpT: backend must be {', '.join(names)} or {last}, not {backend!r}")
+    solve, known = SOLVERS[backend]
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in (*SHARED, *known):
+            takers = " or ".join(repr(other) for other, (_, takes) in SOLVERS.items() if name in takes)
+            raise ValueError(f"AVOpT: backend {backend!r} takes no {name!r}, which is for {takers}")
+    needed = NEEDED.get(backend)
+    if needed is not None and needed not in given:
+        raise ValueError(f"AVOpT: backend {backend!r} needs {needed!r}")
+    bound = bind(solve, **{_NAMES.get(name, name): given[name] for name in known if name in given})
+    bound(torch.zeros(1, 1, 1, device="cpu"))  # a setting that cannot be, a package that is not there
+    return bound
+
+
+_NAMES = {"partial_backend": "backend"}  # the solver's own name for an option
