@@ -85,8 +85,8 @@ class TestSinkhorn:
     @quick
     @given(transports(), carried)
     def test_its_plan_is_smoothed_as_it_says(self, problem: Transport, mass: float) -> None:
-        """Each row's own share left behind has one price for all rows, and so for columns: by the optimum
-        of the extended problem, T_ij left_s left_t / (left_i left_j) is a constant times exp(-C / epsilon)."""
+        """The optimum of the extended problem, whose dummies receive what is left of row i and column j:
+        T_ij / (left_i left_j) is exp(-C_ij / epsilon) times one number for all i and j."""
         epsilon = 0.2
         plan = partial(**problem.arguments(), mass=mass, epsilon=epsilon, **TIGHT)
         source, target = problem.marginals()
@@ -135,7 +135,9 @@ class TestSinkhorn:
         assert (plan.value - reference.value).abs().max() < 2 * epsilon * 1e-3 + 1e-5
 
 
-@pytest.mark.parametrize(("backend", "value"), [("sinkhorn", "dual"), ("sinkhorn", "primal"), ("exact", "dual")])
+@pytest.mark.parametrize(
+    ("backend", "value"), [("sinkhorn", "dual"), ("sinkhorn", "primal"), ("exact", "dual")]
+)
 def test_the_gradient_is_that_of_the_value(backend: str, value: str) -> None:
     def solve(cost: Tensor, source: Tensor, target: Tensor, mass: Tensor) -> Tensor:
         return partial(

@@ -109,9 +109,9 @@ def _rounds(exponent: Tensor, log_a: Tensor, log_b: Tensor, rounds: int) -> tupl
 
 
 def _make_right(log_a: Tensor, log_q: Tensor, exponent: Tensor) -> Tensor:
-    """log p (b, n) such that diag(p) exp(-exponent) diag(q) has the rows a; -inf where a is 0."""
+    """log p (b, n) such that diag(p) exp(-exponent) diag(q) has the rows a; 0 where a is 0."""
     log_p = log_a - torch.logsumexp(log_q[:, None, :] - exponent, 2)
-    return torch.where(log_a.isfinite(), log_p, -torch.inf)
+    return torch.where(log_a.isfinite(), log_p, 0)
 
 
 class _Primal(torch.autograd.Function):

@@ -43,7 +43,7 @@ def unbalanced(
     rho:   above 0, in units of the cost, for all items or (b,) for each; geomloss's reach ** p. As it grows
            the plan becomes that of sinkhorn, as it falls nothing is carried
     value: "dual", the minimum itself; "primal", <T, C> at that T. Each carries its own gradient to the
-           cost and both marginals, the dual to rho too
+           cost, both marginals and rho
     marginal_error: L1 between the columns of T and target exp(-g / rho), which rounds leave last, as a
            share of the mass carried; the rows are exact. Rounds stop at `tolerance`, item by item
     lower, upper:   bounds of the minimum at epsilon 0, all its KL(. | .) to the marginals counted

@@ -73,7 +73,8 @@ class _Primal(torch.autograd.Function):
 
     With T 1 = a exp(-f / rho) and T' 1 = b exp(-g / rho) held, its gradient to C is
     T - T * (C - p - q) / epsilon, where (1 + epsilon / rho) (T 1) p + T q = (T * C) 1 and the same for
-    columns, and to the marginals (1 + epsilon / rho) exp(-f / rho) p and its like.
+    columns, to the marginals (1 + epsilon / rho) exp(-f / rho) p and its like, and to rho
+    (<T 1, p f> + <T' 1, q g>) / rho^2.
     """
 
     @staticmethod
@@ -88,8 +89,6 @@ class _Primal(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.needs_input_grad[3]:
-            raise NotImplementedError("unbalanced: value 'primal' has no gradient to rho; 'dual' has")
         cost, a, b, rho, f, g = ctx.saved_tensors
         matrix = gibbs_matrix(cost, a, b, f, g, ctx.epsilon)
         cost = torch.where(matrix > 0, cost, 0)
@@ -97,8 +96,9 @@ class _Primal(torch.autograd.Function):
         p, q = _projection(cost, matrix, factor)
         slope = matrix - matrix * (cost - p[:, :, None] - q[:, None, :]) / ctx.epsilon
         to_a, to_b = (factor * (-h / rho[:, None]).exp() * k for h, k in ((f, p), (g, q)))
+        to_rho = ((p * f * matrix.sum(2)).sum(1) + (q * g * matrix.sum(1)).sum(1)) / rho.square()
         outer = upstream[:, None]
-        return outer[:, :, None] * slope, outer * to_a, outer * to_b, None, None, None, None
+        return outer[:, :, None] * slope, outer * to_a, outer * to_b, upstream * to_rho, None, None, None
 
 
 def _projection(cost: Tensor, matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
