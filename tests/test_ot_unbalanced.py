@@ -73,17 +73,18 @@ class TestPlan:
         distance = torch.tensor(0.7, dtype=torch.float64)
         plan = unbalanced(
             distance.reshape(1, 1, 1),
-            torch.full((1, 1), a),
-            torch.full((1, 1), b),
+            torch.full((1, 1), a, dtype=torch.float64),
+            torch.full((1, 1), b, dtype=torch.float64),
             epsilon=epsilon,
             rho=rho,
             **TIGHT,
         )
-        mass = (((epsilon + rho) * torch.tensor(a * b).double().log() - distance) / (epsilon + 2 * rho)).exp()
-        assert_close(plan.matrix.sum(), mass, torch.float32)
-        assert_close(
-            plan.value[0], epsilon * a * b + rho * (a + b) - (epsilon + 2 * rho) * mass, torch.float32
-        )
+        mass = (
+            ((epsilon + rho) * torch.tensor(a * b, dtype=torch.float64).log() - distance)
+            / (epsilon + 2 * rho)
+        ).exp()
+        assert_close(plan.matrix.sum(), mass)
+        assert_close(plan.value[0], epsilon * a * b + rho * (a + b) - (epsilon + 2 * rho) * mass)
 
     @quick
     @given(transports(), epsilons)
@@ -124,7 +125,7 @@ class TestPlan:
         assert far < 1e-9
 
     def test_a_price_for_each_item(self) -> None:
-        cost, prices = random_cost(3, 5, 4), torch.tensor([0.05, 1.0, 1e6])
+        cost, prices = random_cost(3, 5, 4), torch.tensor([0.05, 1.0, 1e6], dtype=torch.float64)
         together = unbalanced(cost, rho=prices, **TIGHT)
         for k, rho in enumerate(prices.tolist()):
             alone = unbalanced(cost[k : k + 1], rho=rho, **TIGHT)
@@ -224,4 +225,4 @@ def test_a_setting_that_solves_nothing_is_named(settings: dict, message: str) ->
 def test_a_plan_made_by_hand_is_judged_by_its_potentials() -> None:
     """One point onto one at distance 3: carrying t costs 3 t + 2 rho KL(t | 1), least 2 (1 - exp(-1.5))."""
     plan: Plan = unbalanced(torch.full((1, 1, 1), 3.0, dtype=torch.float64), rho=1.0, epsilon=1e-3, **TIGHT)
-    assert_close(plan.lower, [2 * (1 - torch.tensor(-1.5).double().exp())])
+    assert_close(plan.lower, [2 * (1 - torch.tensor(-1.5, dtype=torch.float64).exp())])

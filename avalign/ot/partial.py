@@ -94,7 +94,7 @@ def _carried(mass: float | Tensor, given: Problem) -> Tensor:
     size = len(given.cost)
     if isinstance(mass, Tensor) and mass.shape not in ((), (size,)):
         raise TransportError(f"mass must be a number or of shape {(size,)}, got {tuple(mass.shape)}")
-    carried = torch.as_tensor(mass).to(given.cost).expand(size)
+    carried = torch.as_tensor(mass, dtype=given.cost.dtype, device=given.cost.device).expand(size)
     wrong = ~((carried > 0) & (carried <= 1))
     if wrong.any():
         raise TransportError(

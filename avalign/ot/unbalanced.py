@@ -88,7 +88,7 @@ def _price(rho: float | Tensor, given: Problem) -> Tensor:
     size = len(given.cost)
     if isinstance(rho, Tensor) and rho.shape not in ((), (size,)):
         raise TransportError(f"rho must be a number or of shape {(size,)}, got {tuple(rho.shape)}")
-    price = torch.as_tensor(rho).to(given.cost).expand(size)
+    price = torch.as_tensor(rho, dtype=given.cost.dtype, device=given.cost.device).expand(size)
     wrong = ~((price > 0) & price.isfinite())
     if wrong.any():
         raise TransportError(
