@@ -48,7 +48,7 @@ class TestExact:
         assert (matrix >= 0).all()
         assert (matrix.sum(2) <= source + 1e-9).all()
         assert (matrix.sum(1) <= target + 1e-9).all()
-        assert_close(matrix.sum((1, 2)), torch.full((len(matrix),), mass))
+        assert_close(matrix.sum((1, 2)), torch.full((len(matrix),), mass, dtype=torch.float64))
 
     @quick
     @given(transports())
