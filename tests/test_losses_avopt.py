@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from avalign.losses import AVOpT
-from avalign.ot import TransportError, exact, sinkhorn
+from avalign.ot import (
+    TransportError,
+    by_geomloss,
+    cosine_cost,
+    exact,
+    ipot,
+    marginal_from,
+    sinkhorn,
+    squared_euclidean_cost,
+    unbalanced,
+)
+from avalign.ot import partial as partially
 from tests.strategies import generator, quick, seeds
 from tests.tolerances import assert_close
 
@@ -29,39 +43,29 @@ def masks(b: int, n: int, m: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return tuple(pair)
 
 
-@pytest.mark.parametrize("backend", ["sinkhorn", "exact"])
-class TestBothBackends:
+NEEDED = {"unbalanced": {"rho": 1.0}, "partial": {"mass": 0.7}}
+needs_geomloss = pytest.mark.skipif(
+    importlib.util.find_spec("geomloss") is None, reason="geomloss is not installed"
+)
+looking = pytest.mark.parametrize("backend", ["sinkhorn", "exact", "unbalanced", "partial"])
+every = pytest.mark.parametrize(
+    "backend",
+    ["sinkhorn", "exact", "unbalanced", "partial", "ipot", pytest.param("geomloss", marks=needs_geomloss)],
+)
+
+
+def build(backend: str, **options: object) -> AVOpT:
+    return AVOpT(backend=backend, **NEEDED.get(backend, {}) | options)
+
+
+@every
+class TestEveryBackend:
     def test_its_gradient_reaches_both_sets_of_features(self, backend: str) -> None:
         """Fault 1 of the released code: there its gradient was zero."""
         image, audio = tokens(3, 9, 5)
-        AVOpT(backend=backend)(image, audio).total.backward()
+        build(backend)(image, audio).total.backward()
         assert (image.grad.abs().sum(2) > 0).all()
         assert (audio.grad.abs().sum(2) > 0).all()
-
-    def test_a_step_against_the_gradient_brings_the_sets_together(self, backend: str) -> None:
-        image, audio = tokens(3, 9, 5)
-        loss = AVOpT(backend=backend, tolerance=1e-9, rounds=5000)
-        before = loss(image, audio).total
-        before.backward()
-        after = loss(image - 0.1 * image.grad, audio - 0.1 * audio.grad).total
-        promised = 0.1 * (image.grad.square().sum() + audio.grad.square().sum())
-        assert_close(before - after, promised, torch.bfloat16)
-
-    def test_its_gradient_is_that_of_its_value(self, backend: str) -> None:
-        loss = AVOpT(backend=backend, epsilon=0.2, tolerance=1e-13, rounds=5000)
-        mask = masks(2, 4, 3)
-
-        def total(image: Tensor, audio: Tensor) -> Tensor:
-            return 3 * loss(image, audio, *mask).total
-
-        assert torch.autograd.gradcheck(total, tokens(2, 4, 3, 3), atol=1e-7, rtol=1e-5)
-
-    def test_one_set_twice_costs_nothing_and_its_opposite_two(self, backend: str) -> None:
-        image, _ = tokens(2, 6, 6)
-        loss = AVOpT(backend=backend, epsilon=0.01)
-        assert 0 <= loss(image, image.flip(1)).total < 0.02
-        one = image[:, :1].expand(-1, 4, -1)
-        assert_close(loss(one, -one).total, 2.0)
 
     def test_samples_without_a_modality_add_zero_and_learn_nothing(self, backend: str) -> None:
         image, audio = tokens(4, 6, 5)
@@ -69,7 +73,7 @@ class TestBothBackends:
         has_image = torch.tensor([True, False, True, True])
         has_audio = torch.tensor([True, True, False, True])
         image_mask, audio_mask = image_mask & has_image[:, None], audio_mask & has_audio[:, None]
-        loss = AVOpT(backend=backend)
+        loss = build(backend)
         value = loss(image, audio, image_mask, audio_mask, has_image, has_audio)
         value.total.backward()
         there = has_image & has_audio
@@ -85,7 +89,7 @@ class TestBothBackends:
     def test_a_batch_without_any_sound_is_zero_and_can_be_differentiated(self, backend: str) -> None:
         image, audio = tokens(2, 6, 5)
         nothing = torch.zeros(2, dtype=torch.bool)
-        value = AVOpT(backend=backend)(image, audio, None, nothing[:, None].expand(2, 5), has_audio=nothing)
+        value = build(backend)(image, audio, None, nothing[:, None].expand(2, 5), has_audio=nothing)
         value.total.backward()
         assert value.total == 0
         assert (image.grad == 0).all()
@@ -95,7 +99,7 @@ class TestBothBackends:
         image, audio = tokens(3, 6, 5)
         mask = torch.ones(3, 5, dtype=torch.bool).index_fill(0, torch.tensor([1]), False)
         with pytest.raises(TransportError, match=r"target: every entry is masked in item\(s\) \[1\]"):
-            AVOpT(backend=backend)(image, audio, audio_mask=mask)
+            build(backend)(image, audio, audio_mask=mask)
 
     def test_features_that_are_no_numbers_are_named(self, backend: str) -> None:
         image, audio = tokens(3, 6, 5)
@@ -103,18 +107,51 @@ class TestBothBackends:
         broken[2, 0, 0] = torch.nan
         there = torch.tensor([False, True, True])
         with pytest.raises(TransportError, match=r"item\(s\) \[2\]"):
-            AVOpT(backend=backend)(image, broken, has_audio=there)
-        assert AVOpT(backend=backend)(image, broken, has_audio=~there).total.isfinite()
+            build(backend)(image, broken, has_audio=there)
+        assert build(backend)(image, broken, has_audio=~there).total.isfinite()
 
-    def test_given_weights_are_the_marginals(self, backend: str) -> None:
-        image, audio = tokens(2, 4, 3)
-        weights = torch.rand(2, 4, generator=generator(1)).double().softmax(1)
-        plan = AVOpT(backend=backend, tolerance=1e-9, rounds=5000).solve(image, audio, image_weights=weights)
-        assert_close(plan.matrix.sum(2), weights)
-        # Where there is nothing to align, the weights may be nothing too.
-        weights = weights * torch.tensor([[1.0], [0.0]])
-        value = AVOpT(backend=backend)(image, audio, has_image=weights.any(1), image_weights=weights)
-        assert value.applies.tolist() == [True, False]
+
+@looking
+def test_a_step_against_the_gradient_brings_the_sets_together(backend: str) -> None:
+    image, audio = tokens(3, 9, 5)
+    loss = build(backend, tolerance=1e-9, rounds=5000)
+    before = loss(image, audio).total
+    before.backward()
+    after = loss(image - 0.1 * image.grad, audio - 0.1 * audio.grad).total
+    promised = 0.1 * (image.grad.square().sum() + audio.grad.square().sum())
+    assert_close(before - after, promised, torch.bfloat16)
+
+
+@looking
+def test_its_gradient_is_that_of_its_value(backend: str) -> None:
+    loss = build(backend, epsilon=0.2, tolerance=1e-13, rounds=5000)
+    mask = masks(2, 4, 3)
+
+    def total(image: Tensor, audio: Tensor) -> Tensor:
+        return 3 * loss(image, audio, *mask).total
+
+    assert torch.autograd.gradcheck(total, tokens(2, 4, 3, 3), atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["sinkhorn", "exact"])
+def test_one_set_twice_costs_nothing_and_its_opposite_two(backend: str) -> None:
+    image, _ = tokens(2, 6, 6)
+    loss = build(backend, epsilon=0.01)
+    assert 0 <= loss(image, image.flip(1)).total < 0.02
+    one = image[:, :1].expand(-1, 4, -1)
+    assert_close(loss(one, -one).total, 2.0)
+
+
+@pytest.mark.parametrize("backend", ["sinkhorn", "exact"])
+def test_given_weights_are_the_marginals(backend: str) -> None:
+    image, audio = tokens(2, 4, 3)
+    weights = torch.rand(2, 4, generator=generator(1)).double().softmax(1)
+    plan = build(backend, tolerance=1e-9, rounds=5000).solve(image, audio, image_weights=weights)
+    assert_close(plan.matrix.sum(2), weights)
+    # Where there is nothing to align, the weights may be nothing too.
+    weights = weights * torch.tensor([[1.0], [0.0]])
+    value = build(backend)(image, audio, has_image=weights.any(1), image_weights=weights)
+    assert value.applies.tolist() == [True, False]
 
 
 @quick
@@ -138,6 +175,74 @@ def test_it_is_the_mean_of_transport_under_cosine_distance(
         AVOpT(backend="exact")(image, audio, *mask).total, exact(cost, None, None, *mask).value.mean()
     )
     assert 0 <= loss.total <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "solve"),
+    [
+        ({"backend": "unbalanced", "rho": 0.3, "epsilon": 0.2}, partial(unbalanced, rho=0.3, epsilon=0.2)),
+        ({"backend": "partial", "mass": 0.4}, partial(partially, mass=0.4)),
+        (
+            {"backend": "partial", "mass": 0.4, "partial_backend": "exact"},
+            partial(partially, mass=0.4, backend="exact"),
+        ),
+        ({"backend": "ipot"}, ipot),
+        (
+            {"backend": "ipot", "rounds": 7, "beta": 0.2, "threshold": 0.1, "threshold_over": "batch"},
+            partial(ipot, rounds=7, beta=0.2, threshold=0.1, threshold_over="batch"),
+        ),
+        pytest.param(
+            {"backend": "geomloss", "scaling": 0.8, "diameter": 2.0, "value": "primal"},
+            partial(by_geomloss, scaling=0.8, diameter=2.0, value="primal"),
+            marks=needs_geomloss,
+        ),
+    ],
+)
+@pytest.mark.parametrize("cost", ["cosine", "squared_euclidean"])
+def test_every_option_reaches_the_solver_it_is_for(options: dict, solve, cost: str) -> None:
+    image, audio = tokens(3, 7, 5)
+    mask = masks(3, 7, 5)
+    between = {"cosine": cosine_cost, "squared_euclidean": squared_euclidean_cost}[cost]
+    expected = solve(between(image, audio, *mask), None, None, *mask)
+    found = AVOpT(cost=cost, **options).solve(image, audio, *mask)
+    assert_close(found.value, expected.value)
+    assert_close(found.matrix, expected.matrix)
+
+
+def test_a_cost_may_be_any_function_of_features_and_masks() -> None:
+    def manhattan(image: Tensor, audio: Tensor, image_mask: Tensor, audio_mask: Tensor) -> Tensor:
+        assert image_mask.shape == image.shape[:2]
+        assert audio_mask.shape == audio.shape[:2]
+        return (image[:, :, None] - audio[:, None]).abs().sum(3)
+
+    image, audio = tokens(2, 4, 3)
+    mask = masks(2, 4, 3)
+    cost = (image[:, :, None] - audio[:, None]).abs().sum(3)
+    assert_close(AVOpT(cost=manhattan)(image, audio, *mask).samples, sinkhorn(cost, None, None, *mask).value)
+
+
+def test_each_sample_carries_the_gradient_of_its_own_loss() -> None:
+    image, audio = tokens(3, 6, 5)
+    there = torch.tensor([True, False, True])
+    value = AVOpT()(image, audio, has_audio=there)
+    whole = torch.autograd.grad(value.total, image, retain_graph=True)[0]
+    weighted = torch.autograd.grad(value.samples @ value.samples.new_tensor([1.0, 5.0, -2.0]), image)[0]
+    assert_close(weighted, whole * 3 * image.new_tensor([1.0, 0.0, -2.0])[:, None, None])
+    assert weighted[0].norm() > 0
+
+
+def test_attention_of_any_sum_can_weigh_the_patches_and_learns() -> None:
+    image, audio = tokens(2, 4, 3)
+    attention = torch.rand(2, 4, generator=generator(1), dtype=torch.float64).requires_grad_()
+    mask = torch.tensor([[True, True, True, False], [True] * 4])
+
+    def total(attention: Tensor) -> Tensor:
+        loss = AVOpT(epsilon=0.2, tolerance=1e-13, rounds=5000)
+        return loss(image, audio, mask, image_weights=marginal_from(attention, mask)).total
+
+    assert torch.autograd.gradcheck(total, [attention], atol=1e-7, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(total(attention), attention)
+    assert gradient[mask].abs().min() > 0
 
 
 @quick
@@ -172,7 +277,16 @@ def test_features_in_bfloat16_give_nearly_the_same_loss_and_gradient() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "sinkhron"}, "'sinkhorn' or 'exact', not 'sinkhron'"),
+        ({"backend": "sinkhron"}, "'ipot' or 'geomloss', not 'sinkhron'"),
+        ({"cost": "cosin"}, "cost must be 'cosine', 'squared_euclidean' or a function, not 'cosin'"),
+        ({"rho": 1.0}, "backend 'sinkhorn' takes no 'rho', which is for 'unbalanced'"),
+        ({"backend": "ipot", "mass": 0.5}, "backend 'ipot' takes no 'mass', which is for 'partial'"),
+        ({"backend": "unbalanced"}, "backend 'unbalanced' needs 'rho'"),
+        ({"backend": "partial"}, "backend 'partial' needs 'mass'"),
+        ({"backend": "unbalanced", "rho": -1.0}, "rho must be above 0"),
+        ({"backend": "partial", "mass": 1.1}, "mass must be above 0 and at most 1"),
+        ({"backend": "partial", "mass": 0.5, "value": "entropic"}, "'dual' or 'primal', not 'entropic'"),
+        ({"backend": "ipot", "threshold": 2.0}, "threshold must be in 0..1"),
         ({"epsilon": 0.0}, "epsilon must be above 0"),
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"value": "both"}, "'primal' or 'entropic', not 'both'"),
