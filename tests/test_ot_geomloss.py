@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.strategies import generator
 from tests.tolerances import assert_close
 
 installed = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("geomloss"), reason="geomloss is not installed"
+    importlib.util.find_spec("geomloss") is None, reason="geomloss is not installed"
 )
 
 
@@ -80,6 +81,11 @@ class TestGeomloss:
             slopes.append(torch.autograd.grad(plan.value @ plan.value.new_tensor([1.0, -3.0]), inputs))
         for right, found in zip(*slopes, strict=True):
             assert (found - right).norm() < 1e-3 * right.norm()
+
+    def test_one_cost_for_all_has_no_width_and_an_answer(self) -> None:
+        plan = by_geomloss(torch.full((1, 3, 2), 0.7, dtype=torch.float64))
+        assert_close(plan.value, [0.7])
+        assert_close(plan.matrix, torch.full((1, 3, 2), 1 / 6, dtype=torch.float64))
 
     def test_it_leaves_gradients_switched_as_they_were(self) -> None:
         """geomloss switches them on when it is done, whoever had switched them off."""

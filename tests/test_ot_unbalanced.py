@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ot as pot
 import pytest
 import torch
@@ -226,3 +228,11 @@ def test_a_plan_made_by_hand_is_judged_by_its_potentials() -> None:
     """One point onto one at distance 3: carrying t costs 3 t + 2 rho KL(t | 1), least 2 (1 - exp(-1.5))."""
     plan: Plan = unbalanced(torch.full((1, 1, 1), 3.0, dtype=torch.float64), rho=1.0, epsilon=1e-3, **TIGHT)
     assert_close(plan.lower, [2 * (1 - torch.tensor(-1.5, dtype=torch.float64).exp())])
+
+
+def test_any_potentials_make_a_lower_bound_and_are_improved_first() -> None:
+    """By hand: g = (0, -5) admits f = (1, 3), which admits g = (0, 0): at a high price 2, not -0.5."""
+    cost = torch.tensor([[[1.0, 2.0], [3.0, 3.0]]], dtype=torch.float64)
+    plan = unbalanced(cost, rho=1e6, **TIGHT)
+    poor = replace(plan, target_potential=torch.tensor([[0.0, -5.0]], dtype=torch.float64))
+    assert_close(poor.lower, [2.0], torch.float32)
