@@ -25,9 +25,10 @@ costs = st.sampled_from([cosine_cost, squared_euclidean_cost])
 
 
 def points(seed: int, n: int, b: int = 2) -> tuple[Tensor, Tensor]:
-    """Features (b, n, 3) and uneven weights (b, n)."""
+    """Features (b, n, 3) and uneven weights (b, n). In a cube of side 1: squared distances are at most 3,
+    and every problem here converges to 1e-9 within 2,100 rounds at epsilon 0.5 (strategies.transports)."""
     random = generator(seed)
-    x = torch.randn(b, n, 3, generator=random, dtype=torch.float64) / 2
+    x = torch.rand(b, n, 3, generator=random, dtype=torch.float64) - 0.5
     return x, marginal_from(torch.rand(b, n, generator=random, dtype=torch.float64) + 0.1)
 
 
@@ -59,7 +60,7 @@ def test_sets_that_differ_are_told_apart(seed: int) -> None:
 
 def test_a_large_epsilon_draws_sinkhorn_to_the_middle_and_leaves_this() -> None:
     """The blurred cost is 0 nearest to a point in the middle; the divergence is 0 at the set itself."""
-    x, _ = points(0, 6)
+    x = 3 * points(0, 6)[0]
     middle = x.mean(1, keepdim=True).expand_as(x)
     plain = [sinkhorn(squared_euclidean_cost(x, y), epsilon=5.0).value for y in (x, middle)]
     assert (plain[0] > plain[1] + 1e-3).all()
