@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from avalign.ot import (
     Divergence,
+    NotConverged,
     TransportError,
     cosine_cost,
     marginal_from,
@@ -87,13 +90,21 @@ def test_it_is_made_of_three_duals() -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore::avalign.ot.NotConverged")
-def test_it_converged_if_all_three_did() -> None:
+@pytest.mark.parametrize("part", ["cross", "source", "target"])
+def test_it_converged_if_all_three_did(part: str) -> None:
     (x, a), (y, b) = points(0, 6), points(1, 6)
-    found = divergence(torch.cat([x[:1] * 9, x[1:]]), y * 1e-3, a, b, rounds=6, epsilon=0.1)
-    parts = [found.cross.converged, found.source.converged, found.target.converged]
-    assert found.converged.tolist() == [all(row) for row in torch.stack(parts, 1).tolist()]
-    assert not found.converged.all()
+    found = divergence(x, y, a, b)
+    assert found.converged.tolist() == [True, True]
+    one_did_not = replace(getattr(found, part), converged=torch.tensor([True, False]))
+    assert replace(found, **{part: one_did_not}).converged.tolist() == [True, False]
+
+
+def test_a_set_onto_itself_says_when_it_did_not_converge() -> None:
+    (x, a), (y, b) = points(0, 6), points(1, 6)
+    with pytest.warns(NotConverged, match="1e-09 in 2 rounds"):
+        found = divergence(x, y, a, b, rounds=2)
+    assert not found.source.converged.any()
+    assert_close(found.source.marginal_error, (found.source.matrix.sum(2) - a).abs().sum(1))
 
 
 def test_the_gradient_is_that_of_the_value() -> None:
