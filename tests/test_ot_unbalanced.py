@@ -233,6 +233,6 @@ def test_a_plan_made_by_hand_is_judged_by_its_potentials() -> None:
 def test_any_potentials_make_a_lower_bound_and_are_improved_first() -> None:
     """By hand: g = (0, -5) admits f = (1, 3), which admits g = (0, 0): at a high price 2, not -0.5."""
     cost = torch.tensor([[[1.0, 2.0], [3.0, 3.0]]], dtype=torch.float64)
-    plan = unbalanced(cost, rho=1e6, **TIGHT)
+    plan = unbalanced(cost, rho=1e6)
     poor = replace(plan, target_potential=torch.tensor([[0.0, -5.0]], dtype=torch.float64))
     assert_close(poor.lower, [2.0], torch.float32)

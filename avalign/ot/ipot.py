@@ -101,16 +101,17 @@ def _rounds(exponent: Tensor, log_a: Tensor, log_b: Tensor, rounds: int) -> tupl
     p is made right for.
     """
     log_p, log_q = [], [torch.zeros_like(log_b)] * 2
+    flipped = exponent.transpose(1, 2).contiguous()
     for t in range(1, rounds + 1):
         ahead = 2 * log_q[-1] - log_q[-2]
-        log_p.append(_make_right(log_a, ahead, t * exponent))
-        log_q.append(_make_right(log_b, log_p[-1], t * exponent.transpose(1, 2)))
+        log_p.append(_make_right(log_a, ahead, t, exponent))
+        log_q.append(_make_right(log_b, log_p[-1], t, flipped))
     return torch.stack(log_p), torch.stack(log_q[2:])
 
 
-def _make_right(log_a: Tensor, log_q: Tensor, exponent: Tensor) -> Tensor:
-    """log p (b, n) such that diag(p) exp(-exponent) diag(q) has the rows a; 0 where a is 0."""
-    log_p = log_a - torch.logsumexp(log_q[:, None, :] - exponent, 2)
+def _make_right(log_a: Tensor, log_q: Tensor, t: int, exponent: Tensor) -> Tensor:
+    """log p (b, n) such that diag(p) exp(-t exponent) diag(q) has the rows a; 0 where a is 0."""
+    log_p = log_a - torch.logsumexp(torch.add(log_q[:, None, :], exponent, alpha=-t), 2)
     return torch.where(log_a.isfinite(), log_p, 0)
 
 
@@ -137,19 +138,20 @@ class _Primal(torch.autograd.Function):
         to_p = (matrix * cost).sum(2)
         to_q = [(matrix * cost).sum(1), torch.zeros_like(b), torch.zeros_like(b)]  # of rounds t, t - 1, t - 2
         exponent = torch.where((a > 0)[:, :, None] & (b > 0)[:, None, :], cost / beta, torch.inf)
-        log_a, log_b, nothing = a.log(), b.log(), torch.zeros_like(b)
+        log_a, log_b = (torch.where(w > 0, w.log(), 0) for w in (a, b))
+        nothing = torch.zeros_like(b)
         for t in range(rounds, 0, -1):
             p, q = log_p[t - 1], log_q[t - 1]
             # q = log b - log sum_i exp(p - t C / beta): the sum's shares, columns summing to 1
-            share = _share(p, t * exponent, q - log_b) * to_q[0][:, None, :]
+            share = _share(p, t, exponent, q - log_b).mul_(to_q[0][:, None, :])
             to_log_b += to_q[0]
-            to_cost += t / beta * share
+            to_cost.add_(share, alpha=t / beta)
             to_p = to_p - share.sum(2)
             # p = log a - log sum_j exp(ahead - t C / beta), rows summing to 1
             ahead = 2 * (log_q[t - 2] if t > 1 else nothing) - (log_q[t - 3] if t > 2 else nothing)
-            share = _share(p - log_a, t * exponent, ahead) * to_p[:, :, None]
+            share = _share(p - log_a, t, exponent, ahead).mul_(to_p[:, :, None])
             to_log_a += to_p
-            to_cost += t / beta * share
+            to_cost.add_(share, alpha=t / beta)
             to_ahead = -share.sum(1)
             to_q = [to_q[1] + 2 * to_ahead, to_q[2] - to_ahead, nothing]
             to_p = torch.zeros_like(a)
@@ -171,7 +173,6 @@ def _last(
     return torch.where(support, matrix, 0), cost
 
 
-def _share(row: Tensor, exponent: Tensor, column: Tensor) -> Tensor:
-    """exp(row_i + column_j - exponent_ij), 0 where there is no mass, whose logarithms are -inf or NaN."""
-    log = row[:, :, None] + column[:, None, :] - exponent
-    return torch.where(exponent.isfinite(), log.exp(), 0)
+def _share(row: Tensor, t: int, exponent: Tensor, column: Tensor) -> Tensor:
+    """exp(row_i + column_j - t exponent_ij), 0 where nothing flows and the exponent is infinite."""
+    return torch.add(row[:, :, None] + column[:, None, :], exponent, alpha=-t).exp_()
