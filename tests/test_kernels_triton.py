@@ -14,6 +14,7 @@ import pytest
 
 from avalign.ot import rounds
 from tests import kernel_contract
+from tests.kernel_reference import kernels
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -30,7 +31,7 @@ def _interpreted() -> bool:
     import torch
 
     torch.set_num_threads(1)
-    return bool(kernel_contract.kernels().INTERPRETED)
+    return bool(kernels().INTERPRETED)
 
 
 @pytest.mark.parametrize("name", kernel_contract.CHECKS)
@@ -51,7 +52,7 @@ def test_rounds_go_by_the_same_numbers_as_the_torch_engine() -> None:
 
 def test_the_tier_is_that_of_the_padded_matrix() -> None:
     """(196, 64) pads to 256 x 64, all that registers hold; what no block of whole rows holds is refused."""
-    tier = kernel_contract.kernels().tier
+    tier = kernels().tier
     assert [tier(n, m, 512) for n, m in ((196, 64), (64, 196), (5, 1), (128, 128))] == ["registers"] * 4
     assert [tier(n, m, 512) for n, m in ((196, 65), (257, 64), (10**6, 8192))] == ["streamed"] * 3
     with pytest.raises(ValueError, match="at most 8192 target tokens an item, got 8193"):

@@ -4,7 +4,8 @@ In Triton, for every NVIDIA GPU that it knows; on a CPU under its interpreter (T
 Nothing here waits for the device, all memory is torch's, and sums are made in a fixed order: a call can be
 captured in a CUDA graph, and gives the same bits each time.
 
-What is not here: several programs for one item. A few items of 1000 x 1000 keep most of a GPU idle.
+Each item's rounds are one program's. So a few items of 1000 x 1000 keep most of a GPU idle meanwhile; the
+products before and after are spread over all of it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def forward(
     """
     items, n, d = x.shape
     m = y.shape[1]
+    place = tier(n, m, d)
     x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
     done = torch.empty(items, dtype=torch.int32, device=x.device)
     out = Solved(_empty(x, (items,)), _empty(x, (items, n)), _empty(x, (items, m)), _empty(x, (items,)), done)
@@ -87,7 +89,7 @@ def forward(
     sizes = n, m, width, grid[1] * grid[2], epsilon, rounds, 0.0 if tolerance is None else tolerance
     with torch.cuda.device_of(x):  # Triton launches on the current device
         write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
-        if tier(n, m, d) == "registers":
+        if place == "registers":
             solve_in_registers[(items,)](
                 a, b, begin, cost, broken, *out, *sizes, **modes, **register_blocks(n, m)
             )

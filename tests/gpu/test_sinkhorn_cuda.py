@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests import kernel_contract
-from tests.kernel_contract import TIERS, Features, forward, kernels
+from tests.kernel_contract import TIERS
+from tests.kernel_reference import Features, forward, kernels, tier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -34,7 +35,7 @@ def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
     settings = {"epsilon": 0.02, "rounds": 200, "tolerance": tolerance}
 
     def step(features: Features) -> tuple[torch.Tensor, ...]:
-        with kernel_contract.tier(name):
+        with tier(name):
             solved = forward(features, **settings)
             x, y, a, b = features.x, features.y, features.a, features.b
             return (*solved, *kernels().backward(x, y, a, b, solved.f, solved.g, 0.02, features.upstream))
@@ -56,7 +57,7 @@ def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
 @pytest.mark.parametrize("name", TIERS)
 def test_it_gives_the_same_bits_each_time(name: str) -> None:
     given = Features.drawn("cuda", (4, 196, 64, 512), torch.bfloat16)
-    with kernel_contract.tier(name):
+    with tier(name):
         first, *others = (forward(given, epsilon=0.01, rounds=500, tolerance=1e-4) for _ in range(4))
     for other in others:
         assert all(torch.equal(got, there) for got, there in zip(other, first, strict=True))
