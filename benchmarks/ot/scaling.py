@@ -63,10 +63,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(18, 7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(SIDES) + 1, squeeze=False)
+    losses = list(dict.fromkeys(row["loss"] for row in rows))
     for column, (swept, label) in enumerate((SIDES | {"epsilon": "epsilon"}).items()):
+        ticks = sorted({row[swept] for row in rows if row["swept"] == swept})
         for upper, quantity, scale, name in ((0, "seconds", 1e3, "ms"), (1, "peak_memory", 2**-20, "MiB")):
             axis = axes[upper][column]
-            for loss in dict.fromkeys(row["loss"] for row in rows):
+            for k, loss in enumerate(losses):
                 points = sorted(
                     (row[swept], scale * row[quantity])
                     for row in rows
@@ -74,9 +76,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 )
                 if points:
                     style = "-" if loss.startswith(("sinkhorn", "exact")) else "--"
-                    axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=loss)
+                    axis.plot(*zip(*points, strict=True), style, color=f"C{k}", marker="o", ms=3, label=loss)
             axis.set_xscale("log")
             axis.set_yscale("log")
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.set_xticks([], minor=True)
             axis.set_xlabel(label)
             if column == 0:
                 axis.set_ylabel(f"forward + backward, {name}" if upper == 0 else f"peak memory, {name}")
