@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avalign.kernels.solved import Solved
+from avalign.kernels.solved import Slopes, Solved
 
 SOURCE = Path(__file__).with_name("sinkhorn.cpp")
 # Never -ffast-math: linked in, it changes denormals for the whole process.
@@ -62,7 +62,7 @@ def from_features(
     rounds: int,
     tolerance: float | None,
     half: bool,
-) -> Solved:
+) -> tuple[Solved, Slopes | None]:
     """Sinkhorn under cosine distance, and with `upstream` (b,) the gradients of sum_k upstream_k value_k.
 
     half: bfloat16 factors in the products. Tokens whose weight is 0 may hold anything.
@@ -74,16 +74,15 @@ def from_features(
     start = None if start is None else start.contiguous()
     items, n, d = x.shape
     out = _answer(items, n, y.shape[1])
-    if upstream is not None:
-        upstream = upstream.contiguous()
-        out = out._replace(grad_x=torch.empty_like(x), grad_y=torch.empty_like(y))
+    upstream = None if upstream is None else upstream.contiguous()
+    slopes = None if upstream is None else (torch.empty_like(x), torch.empty_like(y))
     code = library.avalign_from_features(
         *(_pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16), int(half),
         *(_pointer(t) for t in (a, b, start)), epsilon, rounds, tolerance or 0.0, _pointer(upstream),
-        *(_pointer(t) for t in out), torch.get_num_threads(),
+        *(_pointer(t) for t in (*out, *(slopes or (None, None)))), torch.get_num_threads(),
     )  # fmt: skip
     _check(code)
-    return out
+    return out, slopes
 
 
 def from_cost(
@@ -104,7 +103,7 @@ def from_cost(
     out = _answer(items, n, m)
     code = library.avalign_from_cost(
         _pointer(cost), items, n, m, *(_pointer(t) for t in (a, b, start)), epsilon, rounds,
-        tolerance or 0.0, *(_pointer(t) for t in out[:5]), torch.get_num_threads(),
+        tolerance or 0.0, *(_pointer(t) for t in out), torch.get_num_threads(),
     )  # fmt: skip
     _check(code)
     return out

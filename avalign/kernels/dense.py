@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from avalign.kernels.solved import Solved
+from avalign.kernels.solved import Slopes, Solved
 
 # cost, a, b, start -> f, g, error, rounds
 Rounds = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -26,7 +26,7 @@ def from_features(
     *,
     epsilon: float,
     rounds: Rounds,
-) -> Solved:
+) -> tuple[Solved, Slopes | None]:
     """As kernels.cpu.from_features, on any device, in float32 or float64.
 
     Shapes: x (b, n, d), y (b, m, d); a (b, n); b, start (b, m); upstream (b,)
@@ -39,20 +39,16 @@ def from_features(
     cost = torch.where(valid[:, None, None], 1 - cosine, 0)
     f, g, error, made = rounds(cost, a, b, start)
     value = torch.where(valid, (f * a).sum(1) + (g * b).sum(1), torch.nan)  # the rows are exact: mass 1
+    solved = Solved(value, f, g, error, made)
     if upstream is None:
-        return Solved(value, f, g, error, made)
+        return solved, None
     exponent = (f[:, :, None] - cost).add_(g[:, None, :]).div_(epsilon)
     exponent = exponent.masked_fill_(~((a > 0)[:, :, None] & (b > 0)[:, None, :]), -torch.inf)
     plan = exponent.exp_().mul_((a * upstream[:, None])[:, :, None]).mul_(b[:, None, :])
     close = plan * cosine
     share_x, share_y = close.sum(2) * norm_x.square(), close.sum(1) * norm_y.square()
     plan = plan.mul_(norm_x[:, :, None]).mul_(norm_y[:, None, :])
-    return Solved(
-        value,
-        f,
-        g,
-        error,
-        made,
+    return solved, (
         (x * share_x[:, :, None]).baddbmm_(plan, y, alpha=-1),
         (y * share_y[:, :, None]).baddbmm_(plan.transpose(1, 2), x, alpha=-1),
     )

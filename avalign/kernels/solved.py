@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+Slopes = tuple[Tensor, Tensor]  # the gradients to both sets of features, as they are
+
 
 class Solved(NamedTuple):
-    """Shapes: value, error, rounds (b,); f (b, n), g (b, m); the gradients as the features, or None.
+    """Shapes: value, error (b,), rounds (b,) int, f (b, n), g (b, m); all detached
 
-    value and error are NaN and infinity where an item's features are not finite.
+    value, error: not finite where an item's features are not, or too long for float32
+    f, g:  in units of the cost, 0 where there is no mass
+    error: L1 of the columns of the plan; the rows are exact
     """
 
     value: Tensor
@@ -18,5 +22,3 @@ class Solved(NamedTuple):
     g: Tensor
     error: Tensor
     rounds: Tensor
-    grad_x: Tensor | None = None
-    grad_y: Tensor | None = None

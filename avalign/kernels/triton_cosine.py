@@ -17,8 +17,9 @@ INFINITY = tl.constexpr(float("inf"))
 WINDOW = tl.constexpr(6)
 MOST_SCALING = tl.constexpr(30.0)
 FIRST_RELAXATION = tl.constexpr(1.5)
-MOST_RELAXATION = tl.constexpr(1.95)
+MOST_RELAXATION = tl.constexpr(1.97)
 GROWTH = tl.constexpr(2.0)
+RISES = tl.constexpr(5)
 EASY_REACH = tl.constexpr(20.0)
 ROUGH_ERROR = tl.constexpr(0.03)
 ROUGH_ROUNDS = tl.constexpr(60)
@@ -125,8 +126,9 @@ def stages_of(reach):
 
 
 @triton.jit
-def relax(relaxation, most, error, before, best):
-    """The next window's relaxation, from the rate of the last one; the most it may be; the least error.
+def relax(relaxation, most, error, before, best, rises):
+    """The next window's relaxation, from the rate of the last one; the most it may be; the least error; how
+    often it rose since it last fell by a tenth.
 
     FAR stands for an error not seen yet.
 
@@ -138,7 +140,8 @@ def relax(relaxation, most, error, before, best):
     called_for = 2 / (1 + tl.sqrt(1 - theta))
     slow = (rate > relaxation - 1) & (rate < 1)
     raised = tl.where(slow, tl.maximum(relaxation, called_for), relaxation)
-    failing = (error > GROWTH * best) & (best < FAR)
+    rises = tl.where(error < 0.9 * best, 0.0, rises + (error > 1.05 * before).to(tl.float32))
+    failing = ((error > GROWTH * best) & (best < FAR)) | (rises >= RISES)
     most = tl.where(failing, 1 + 0.8 * (relaxation - 1), most)
     best = tl.where(failing, error, tl.minimum(best, error))
-    return tl.minimum(raised, most), most, best
+    return tl.minimum(raised, most), most, best, tl.where(failing, 0.0, rises)

@@ -61,7 +61,7 @@ def solve_in_registers(
         base_phi, base_psi = phi, psi
         p, q = phi * 0, psi * 0
         relaxation, most = error * 0 + FIRST_RELAXATION, error * 0 + MOST_RELAXATION
-        before, best = error * 0 + FAR, error * 0 + FAR
+        before, best, rises = error * 0 + FAR, error * 0 + FAR, error * 0
         while left > 0:
             count = tl.minimum(left, WINDOW)
             last_p, last_q, next_q, error = _window(kernel, a, b, p, q, relaxation, count, RELAXED)
@@ -79,7 +79,7 @@ def solve_in_registers(
             left -= count
             if RELAXED:
                 left = tl.where(error <= wanted, 0, left)
-                relaxation, most, best = relax(relaxation, most, error, before, best)
+                relaxation, most, best, rises = relax(relaxation, most, error, before, best, rises)
                 before = error
         stage -= 1
         if stage >= 0:

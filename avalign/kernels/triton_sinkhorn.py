@@ -10,12 +10,13 @@ products before and after are spread over all of it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import triton
 from torch import Tensor
 
+from avalign.kernels.solved import Solved
 from avalign.kernels.triton_cosine import write_cost
 from avalign.kernels.triton_gradient import write_gradient, write_plan
 from avalign.kernels.triton_registers import solve_in_registers
@@ -26,21 +27,6 @@ MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more woul
 MOST_COLUMNS = 8192  # of a block that holds whole rows
 BLOCK_ELEMENTS = 8192  # of a streamed block, of fewer rows the longer they are
 COMPILED = {"enable_fp_fusion": True}  # said aloud, as Triton asks
-
-
-class Solved(NamedTuple):
-    """Shapes: value, error (b,), rounds (b,) int32, f (b, n), g (b, m); float32, all detached
-
-    value, error: NaN where a real token is not finite, or its norm beyond float32
-    f, g: in units of the cost, 0 where there is no mass
-    error: L1 of the columns of the plan; the rows are exact
-    """
-
-    value: Tensor
-    f: Tensor
-    g: Tensor
-    error: Tensor
-    rounds: Tensor
 
 
 def tier(n: int, m: int, d: int) -> Literal["registers", "streamed"]:

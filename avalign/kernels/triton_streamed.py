@@ -62,7 +62,7 @@ def solve_streamed(
         _begin(cost, kernel, inverse, a, log_b, psi, phi_at, p_at, n, width, ROWS, BLOCK_M)
         base_psi, q = psi, psi * 0
         relaxation, most = error * 0 + FIRST_RELAXATION, error * 0 + MOST_RELAXATION
-        before, best = error * 0 + FAR, error * 0 + FAR
+        before, best, rises = error * 0 + FAR, error * 0 + FAR, error * 0
         while left > 0:
             count = tl.minimum(left, WINDOW)
             end = _slot(slot, count - 1)
@@ -85,7 +85,7 @@ def solve_streamed(
             left -= count
             if RELAXED:
                 left = tl.where(error <= wanted, 0, left)
-                relaxation, most, best = relax(relaxation, most, error, before, best)
+                relaxation, most, best, rises = relax(relaxation, most, error, before, best, rises)
                 before = error
         stage -= 1
         if stage >= 0:

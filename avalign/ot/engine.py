@@ -16,26 +16,43 @@ Engine = Literal["auto", "c++", "triton", "torch"]
 ENGINES = ("auto", "c++", "triton", "torch")
 
 
-def choose(engine: str, tensor: Tensor) -> str:
-    """The engine that will run for this tensor; one that was named and cannot run is an error."""
+def choose(engine: str, tensor: Tensor, columns: int | None = None) -> str:
+    """The engine that will run for this cost, or for these features and `columns` target tokens.
+
+    One that was named and cannot run is an error.
+    """
     if engine not in ENGINES:
         raise TransportError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if engine == "torch":
         return engine
-    why = why_not("c++", tensor)
-    if engine == "c++" and why is not None:
-        raise TransportError(f"engine 'c++' cannot run here: {why}")
-    return "torch" if why is not None else "c++"
+    if engine != "auto":
+        if (why := why_not(engine, tensor, columns)) is not None:
+            raise TransportError(f"engine {engine!r} cannot run here: {why}")
+        return engine
+    for fused in ("c++", "triton"):
+        if why_not(fused, tensor, columns) is None:
+            return fused
+    return "torch"
 
 
-def why_not(engine: str, tensor: Tensor) -> str | None:
+def why_not(engine: str, tensor: Tensor, columns: int | None) -> str | None:
     """Why an engine cannot take this tensor, in a line; None if it can."""
+    if tensor.dtype == torch.float64:
+        return "it computes in float32, and the input is float64"
     if engine == "c++":
         if tensor.device.type != "cpu":
             return f"it is for the CPU, and the input is on {tensor.device}"
-        if tensor.dtype == torch.float64:
-            return "it computes in float32, and the input is float64"
         return cpu.why_unavailable()
+    if columns is None:
+        return "it solves from features, not from a cost"
+    try:
+        from avalign.kernels import triton_sinkhorn
+    except ImportError as missing:
+        return f"triton is not installed ({missing})"
+    if tensor.device.type != "cuda" and not triton_sinkhorn.INTERPRETED:
+        return f"it is for CUDA, and the input is on {tensor.device}"
+    if columns > triton_sinkhorn.MOST_COLUMNS:
+        return f"it takes at most {triton_sinkhorn.MOST_COLUMNS} target tokens an item, got {columns}"
     return None
 
 

@@ -15,7 +15,7 @@ from avalign.ot.cost import check_features, cosine_cost
 from avalign.ot.engine import Engine, choose
 from avalign.ot.gradient import Slopes, only_once, with_entropies
 from avalign.ot.plan import Plan, gibbs
-from avalign.ot.problem import Problem, TransportError, items, marginal
+from avalign.ot.problem import Problem, TransportError, items, marginal, may_look
 from avalign.ot.sinkhorn import (
     CONVERGED,
     ValueName,
@@ -49,7 +49,7 @@ def cosine_sinkhorn(
     """sinkhorn() of cosine_cost(x, y), in one pass where there is a kernel for it (Plan.engine says).
 
     products: of the cost and its gradient: "float32", or "bfloat16" factors with float32 sums, off by about
-              1e-3; "auto" takes the features' own precision
+              1e-3; "auto" takes the features' own precision (as the triton engine always does)
     upstream: the gradient that each item's value is likely to meet, as 1 / b under a mean: gradients are
               made beside the value and multiplied only if it is another
 
@@ -60,7 +60,7 @@ def cosine_sinkhorn(
     wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16, torch.float64):
         x, y = x.to(wide), y.to(wide)
-    chosen = choose(engine, x)
+    chosen = choose(engine, x, y.shape[1])
     if products == "bfloat16" and (chosen == "torch" or value == "primal"):
         raise TransportError("bfloat16 products need a fused engine, and a value other than 'primal'")
     if value == "primal":  # its gradient is more than the plan's
@@ -83,9 +83,9 @@ def cosine_sinkhorn(
     a = marginal("source", source, x_mask, (x.shape[0], x.shape[1]), like)
     b = marginal("target", target, y_mask, (y.shape[0], y.shape[1]), like)
     given = Problem(a, b, lambda: cosine_cost(x, y, x_mask, y_mask))
-    solve = _Solve(chosen, epsilon, rounds, tolerance, _half(products, x), upstream)
+    solve = _Solve(chosen, epsilon, rounds, tolerance, _half(chosen, products, x), upstream)
     number, f, g, error, made = _Fused.apply(x, y, a, b, start_potential(start, b), solve)
-    if not number.isfinite().all():
+    if may_look(number) and not number.isfinite().all():
         raise TransportError(
             "features hold NaN, infinity, or tokens too long for float32 in item(s) "
             f"{items(~number.isfinite())}"
@@ -105,11 +105,17 @@ def cosine_sinkhorn(
     )
 
 
-def _half(products: str, x: Tensor) -> bool:
+def _half(engine: str, products: str, x: Tensor) -> bool:
     if products not in ("auto", "float32", "bfloat16"):
         raise TransportError(f"products must be 'auto', 'float32' or 'bfloat16', not {products!r}")
     if products == "float32" or (products == "auto" and x.dtype != torch.bfloat16):
         return False
+    if engine == "triton":
+        if x.dtype != torch.bfloat16:
+            raise TransportError(
+                "the triton engine multiplies in bfloat16 what is bfloat16: give it such features"
+            )
+        return True
     if not cpu.has_bfloat16_products():
         if products == "bfloat16":
             raise TransportError("bfloat16 products cannot run here: this processor has none (AVX512-BF16)")
@@ -128,8 +134,15 @@ class _Solve:
 
     def __call__(
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
-    ) -> Solved:
+    ) -> tuple[Solved, tuple[Tensor, Tensor] | None]:
         expected = a.new_full((len(x),), self.upstream) if slopes else None
+        if self.engine == "triton":  # whose gradients are made in the pass backward
+            from avalign.kernels import triton_sinkhorn
+
+            solved = triton_sinkhorn.forward(
+                x, y, a, b, start, epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance
+            )
+            return solved, None
         if self.engine == "c++":
             return cpu.from_features(
                 x, y, a, b, start, expected,
@@ -158,9 +171,9 @@ class _Fused(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, solve: _Solve
     ) -> tuple[Tensor, ...]:
         slopes = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        found = solve(x, y, a, b, start, slopes)
+        found, ready = solve(x, y, a, b, start, slopes)
         ctx.save_for_backward(x, y, a, b, start, found.f, found.g)
-        ctx.solve, ctx.ready = solve, [found.grad_x, found.grad_y] if slopes else []
+        ctx.solve, ctx.ready = solve, ready
         ctx.mark_non_differentiable(found.f, found.g, found.error, found.rounds)
         return found.value, found.f, found.g, found.error, found.rounds
 
@@ -168,14 +181,17 @@ class _Fused(torch.autograd.Function):
     @only_once
     def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor, *_: Tensor) -> Slopes:
         x, y, a, b, start, f, g = saved
-        slopes: list[Tensor | None] = [None, None]
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            if ctx.ready:
-                slopes, ctx.ready = ctx.ready, []
-            else:
-                found = ctx.solve(x, y, a, b, start, True)
-                slopes = [found.grad_x, found.grad_y]
-            if not (upstream == ctx.solve.upstream).all():
-                factor = (upstream / ctx.solve.upstream)[:, None, None]
-                slopes = [None if s is None else (s * factor).to(s.dtype) for s in slopes]
-        return (*slopes, upstream[:, None] * f, upstream[:, None] * g, None, None)
+        to_weights = upstream[:, None] * f, upstream[:, None] * g, None, None
+        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
+            return None, None, *to_weights
+        if ctx.solve.engine == "triton":
+            from avalign.kernels import triton_sinkhorn
+
+            slopes = triton_sinkhorn.backward(x, y, a, b, f, g, ctx.solve.epsilon, upstream)
+            return *slopes, *to_weights
+        to_x, to_y = ctx.ready or ctx.solve(x, y, a, b, start, True)[1]
+        ctx.ready = None
+        if not (upstream == ctx.solve.upstream).all():
+            factor = (upstream / ctx.solve.upstream)[:, None, None]
+            to_x, to_y = (to_x * factor).to(to_x.dtype), (to_y * factor).to(to_y.dtype)
+        return to_x, to_y, *to_weights

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from avalign.ot.gradient import gibbs_matrix
+from avalign.ot.gradient import Slopes, gibbs_matrix, only_once
 from avalign.ot.plan import Plan, gibbs
 from avalign.ot.problem import TransportError, problem
 from avalign.ot.sinkhorn import CONVERGED
@@ -128,9 +127,9 @@ class _Primal(torch.autograd.Function):
         return (matrix * cost).sum((1, 2))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b, log_p, log_q = ctx.saved_tensors
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Slopes:
+        cost, a, b, log_p, log_q = saved
         beta, rounds = ctx.beta, len(log_p)
         matrix, cost = _last(cost, a, b, beta, log_p, log_q)
         to_cost = matrix - rounds / beta * matrix * cost

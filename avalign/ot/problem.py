@@ -85,7 +85,7 @@ def marginal(
         raise TransportError(
             f"{name}_mask must be bool of shape {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
-    if mask is not None and (empty := ~mask.any(1)).any():
+    if mask is not None and may_look(mask) and (empty := ~mask.any(1)).any():
         raise TransportError(f"{name}: every entry is masked in item(s) {items(empty)}")
     if shape[1] == 0:
         raise TransportError(f"{name} has no entry: its shape is {shape}")
@@ -98,20 +98,24 @@ def marginal(
     if mask is not None:
         weights = torch.where(mask, weights, torch.zeros_like(weights))
     mass = weights.detach().sum(1)
-    if not (weights.detach() >= 0).all() or not weights.isfinite().all():
+    if may_look(mass):
+        _check(name, weights.detach(), mass, unit_mass)
+    # What rounding left off is divided out, so that both sides carry equal mass.
+    return weights / mass[:, None] if unit_mass else weights
+
+
+def _check(name: str, weights: Tensor, mass: Tensor, unit_mass: bool) -> None:
+    if not (weights >= 0).all() or not weights.isfinite().all():
         wrong = ~((weights >= 0) & weights.isfinite()).all(1)
         raise TransportError(f"{name} must be finite and not negative: see item(s) {items(wrong)}")
-    if not unit_mass:
-        if not (mass > 0).all():
-            raise TransportError(f"{name} must have some mass: item(s) {items(mass <= 0)} have none")
-        return weights
-    if ((mass - 1).abs() > MASS_TOLERANCE).any():
+    if not unit_mass and not (mass > 0).all():
+        raise TransportError(f"{name} must have some mass: item(s) {items(mass <= 0)} have none")
+    if unit_mass and ((mass - 1).abs() > MASS_TOLERANCE).any():
         wrong = (mass - 1).abs() > MASS_TOLERANCE
         raise TransportError(
             f"{name} must sum to 1 over real entries: item(s) {items(wrong)} sum to "
             f"{[round(x, 4) for x in mass[wrong].tolist()[:8]]}"
         )
-    return weights / mass[:, None]  # what rounding left off, so that both sides carry equal mass
 
 
 def marginal_from(weights: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -131,6 +135,11 @@ def marginal_from(weights: Tensor, mask: Tensor | None = None) -> Tensor:
     shape = (weights.shape[0], weights.shape[1])
     real = marginal("weights", like, mask, shape, like, unit_mass=False)
     return real / real.sum(1, keepdim=True)
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether its numbers can be asked for now: not while a CUDA graph is being recorded."""
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def items(wrong: Tensor) -> list[int]:

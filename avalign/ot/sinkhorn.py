@@ -11,7 +11,7 @@ from torch import Tensor
 from avalign.ot.engine import Engine, choose, solve
 from avalign.ot.gradient import transport_value
 from avalign.ot.plan import Plan, gibbs
-from avalign.ot.problem import TransportError, problem
+from avalign.ot.problem import TransportError, may_look, problem
 
 ValueName = Literal["dual", "primal", "entropic"]
 CONVERGED = 1e-3  # the marginal error that counts as converged where no tolerance was asked for
@@ -103,7 +103,7 @@ def start_potential(start: Plan | None, target: Tensor) -> Tensor | None:
 
 
 def warn_unless_converged(error: Tensor, epsilon: float, rounds: int, tolerance: float | None) -> None:
-    if tolerance is not None and not (error <= tolerance).all():
+    if tolerance is not None and may_look(error) and not (error <= tolerance).all():
         warnings.warn(
             f"sinkhorn: not every item reached marginal error {tolerance} in {rounds} rounds at epsilon "
             f"{epsilon}, and gradients there are off; Plan.converged says which. "

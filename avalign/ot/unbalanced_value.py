@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from avalign.ot.gradient import gibbs_matrix
+from avalign.ot.gradient import Slopes, gibbs_matrix, only_once
 from avalign.ot.problem import Problem
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ class _Dual(torch.autograd.Function):
         return _paid(a, f, rho) + _paid(b, g, rho) - smoothing
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b, rho, f, g = ctx.saved_tensors
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Slopes:
+        cost, a, b, rho, f, g = saved
         matrix = gibbs_matrix(cost, a, b, f, g, ctx.epsilon)
         to_a = _to_mass(a, b, matrix.sum(2), f, rho, ctx.epsilon)
         to_b = _to_mass(b, a, matrix.sum(1), g, rho, ctx.epsilon)
@@ -87,9 +86,9 @@ class _Primal(torch.autograd.Function):
         return (matrix * torch.where(matrix > 0, cost, 0)).sum((1, 2))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b, rho, f, g = ctx.saved_tensors
+    @only_once
+    def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Slopes:
+        cost, a, b, rho, f, g = saved
         matrix = gibbs_matrix(cost, a, b, f, g, ctx.epsilon)
         cost = torch.where(matrix > 0, cost, 0)
         factor = (1 + ctx.epsilon / rho)[:, None]
