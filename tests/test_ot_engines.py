@@ -311,6 +311,16 @@ class TestChoice:
             with pytest.raises(TransportError, match="products must be"):
                 cosine_sinkhorn(x, y, products="fp8")
 
+    def test_what_an_engine_lacks_is_named(self) -> None:
+        x, y = structured(2, 9, 7, 16)
+        with pytest.raises(TransportError, match="'triton' cannot run here: it is for CUDA|not installed"):
+            cosine_sinkhorn(x, y, engine="triton")
+        with pytest.raises(TransportError, match="it solves from features, not from a cost"):
+            sinkhorn(torch.rand(1, 2, 2), engine="triton")
+        for options in ({"engine": "torch"}, {"value": "primal"}):
+            with pytest.raises(TransportError, match="bfloat16 products need a fused engine"):
+                cosine_sinkhorn(x, y, products="bfloat16", **options)
+
     @pytest.mark.parametrize(
         ("environment", "reason"),
         [

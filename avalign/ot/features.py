@@ -49,7 +49,8 @@ def cosine_sinkhorn(
     """sinkhorn() of cosine_cost(x, y), in one pass where there is a kernel for it (Plan.engine says).
 
     products: of the cost and its gradient: "float32", or "bfloat16" factors with float32 sums, off by about
-              1e-3; "auto" takes the features' own precision (as the triton engine always does)
+              1e-3 (marginal_error is then that of the rounded cost); "auto" takes the features' own
+              precision, as the triton engine always does
     upstream: the gradient that each item's value is likely to meet, as 1 / b under a mean: gradients are
               made beside the value and multiplied only if it is another
 
@@ -64,6 +65,8 @@ def cosine_sinkhorn(
     if products == "bfloat16" and (chosen == "torch" or value == "primal"):
         raise TransportError("bfloat16 products need a fused engine, and a value other than 'primal'")
     if value == "primal":  # its gradient is more than the plan's
+        if engine == "triton":
+            raise TransportError("engine 'triton' has no value 'primal': its gradient is made in torch")
         return sinkhorn(
             cosine_cost(x, y, x_mask, y_mask),
             source,
@@ -75,7 +78,7 @@ def cosine_sinkhorn(
             tolerance=tolerance,
             value=value,
             start=start,
-            engine=chosen,
+            engine="c++" if chosen == "c++" else "torch",
         )
     if chosen == "torch":
         x, y = x.to(wide), y.to(wide)
