@@ -109,6 +109,36 @@ def from_cost(
     return out
 
 
+def bracket_from_features(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, *, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """avalign.ot.certificate's bounds (b,), without a cost in memory. Shapes as in from_features."""
+    x, y, *sides = (t.contiguous() for t in (x, y, a, b, f, g))
+    items, n, d = x.shape
+    lower, upper = torch.empty(items), torch.empty(items)
+    code = _library().avalign_bracket_from_features(
+        *(_pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16),
+        *(_pointer(t) for t in sides), epsilon, _pointer(lower), _pointer(upper), torch.get_num_threads(),
+    )  # fmt: skip
+    _check(code)
+    return lower, upper
+
+
+def bracket_from_cost(
+    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, *, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """The same from a cost (b, n, m) in float32."""
+    cost, *sides = (t.contiguous() for t in (cost, a, b, f, g))
+    items, n, m = cost.shape
+    lower, upper = torch.empty(items), torch.empty(items)
+    code = _library().avalign_bracket_from_cost(
+        _pointer(cost), items, n, m, *(_pointer(t) for t in sides), epsilon, _pointer(lower), _pointer(upper),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    _check(code)
+    return lower, upper
+
+
 def _answer(items: int, n: int, m: int) -> Solved:
     return Solved(
         value=torch.empty(items),
@@ -155,6 +185,12 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     ]  # fmt: skip
     library.avalign_from_cost.argtypes = [
         pointer, *[whole] * 3, *[pointer] * 3, real, whole, real, *[pointer] * 5, whole,
+    ]  # fmt: skip
+    library.avalign_bracket_from_features.argtypes = [
+        *[pointer] * 2, *[whole] * 5, *[pointer] * 4, real, *[pointer] * 2, whole,
+    ]  # fmt: skip
+    library.avalign_bracket_from_cost.argtypes = [
+        pointer, *[whole] * 3, *[pointer] * 4, real, *[pointer] * 2, whole,
     ]  # fmt: skip
     library.avalign_product_rate.argtypes = [whole, whole]
     library.avalign_product_rate.restype = ctypes.c_double

@@ -849,6 +849,14 @@ void begin(Item& item, const Marginals& given, int k, int n, int m, float epsilo
     item.psi[j] = given.start && j < m && item.b[j] > 0 ? given.start[(size_t)k * m + j] / epsilon : 0;
 }
 
+// A given cost, 0 where nothing is carried, whatever it held there.
+void take_cost(Item& item, const float* cost, int n, int m) {
+  std::memset(item.cost, 0, sizeof(float) * item.n * item.row);
+  for (int i = 0; i < n; i++)
+    for (int j = 0; j < m; j++)
+      if (item.a[i] > 0 && item.b[j] > 0) item.cost[i * item.row + j] = cost[(size_t)i * m + j];
+}
+
 template <class T, class In>
 int from_features(const Features& in, const Marginals& given, const Settings& settings, const Answer& out,
                   const Gradients& slopes, int threads) {
@@ -888,6 +896,88 @@ int from_features(const Features& in, const Marginals& given, const Settings& se
 #ifdef __AVX512F__
       _mm_sfence();
 #endif
+    }
+  }
+  return failed ? 1 : 0;
+}
+
+// Bounds of the exact optimum of an item whose cost and marginals are in place, from any potentials.
+// Below: a double c-transform. Above: the plan of f and g, rounded onto the marginals (Altschuler,
+// Weed, Rigollet, arXiv:1705.09634, algorithm 2). As avalign/ot/certificate.py.
+void bracket(Item& item, const float* f, const float* g, int n, int m, float epsilon, float* lower, float* upper) {
+  float inverse = 1 / epsilon, *least = item.w, *columns = item.v, *reduce = item.next_v, *missing = item.extra;
+  double below = 0, above = 0;
+  for (int j = 0; j < item.m; j++) item.psi[j] = j < m ? g[j] : 0, least[j] = INFINITY, columns[j] = 0;
+  for (int i = 0; i < n; i++) {
+    if (!(item.a[i] > 0)) continue;
+    float *c = item.cost + i * item.row, *k = item.kernel + i * item.row;
+    v16 smallest = all(INFINITY), row_sum{};
+    for (int j = 0; j < item.m; j += 16) {
+      v16 slack = load(c + j) - load(item.psi + j), mass = load(item.b + j);
+      smallest = smaller(smallest, mass > 0 ? slack : all(INFINITY));
+      v16 plan = item.a[i] * mass * exp16((f[i] - slack) * inverse);
+      row_sum += plan;
+      store(k + j, plan);
+    }
+    float chosen = -greatest(-smallest), scale = std::min(1.f, item.a[i] / std::max(sum(row_sum), 1e-37f));
+    below += (double)chosen * item.a[i];
+    for (int j = 0; j < item.m; j += 16) {
+      store(least + j, smaller(load(least + j), load(c + j) - chosen));
+      store(k + j, load(k + j) * scale);
+      store(columns + j, load(columns + j) + load(k + j));
+    }
+  }
+  for (int j = 0; j < item.m; j += 16) {
+    v16 mass = load(item.b + j), carried = load(columns + j);
+    v16 scale = smaller(all(1.f), mass / larger(carried, all(1e-37f)));
+    store(reduce + j, scale);
+    store(missing + j, larger(mass - scale * carried, v16{}));
+  }
+  for (int j = 0; j < m; j++)
+    if (item.b[j] > 0) below += (double)least[j] * item.b[j];
+  double left = 0, moved = 0;
+  for (int i = 0; i < n; i++) {
+    if (!(item.a[i] > 0)) continue;
+    float *c = item.cost + i * item.row, *k = item.kernel + i * item.row;
+    v16 row_sum{}, cost{}, rest{};
+    for (int j = 0; j < item.m; j += 16) {
+      v16 plan = load(k + j) * load(reduce + j);
+      row_sum += plan;
+      cost += plan * load(c + j);
+      rest += load(missing + j) * load(c + j);
+    }
+    double short_of = std::max(0.f, item.a[i] - sum(row_sum));
+    above += sum(cost);
+    left += short_of;
+    moved += short_of * sum(rest);
+  }
+  *lower = (float)below;
+  *upper = (float)(above + (left > 0 ? moved / left : 0));
+}
+
+template <class In>
+int bracket_from_features(const Features& in, const Marginals& given, const float* f, const float* g, float epsilon,
+                          float* lower, float* upper, int threads) {
+  bool failed = false;
+#pragma omp parallel num_threads(threads)
+  {
+    Space space;
+    space.start(Item::bytes(in.n, in.m) + Desk<Float>::bytes(in));
+    if (!space.memory) {
+#pragma omp atomic write
+      failed = true;
+    } else {
+      Item item;
+      Desk<Float> desk;
+      item.make(space, in.n, in.m);
+      desk.make(space, in);
+#pragma omp for schedule(dynamic, 1)
+      for (int k = 0; k < in.b; k++) {
+        const In *x = (const In*)in.x + (size_t)k * in.n * in.d, *y = (const In*)in.y + (size_t)k * in.m * in.d;
+        begin(item, given, k, in.n, in.m, epsilon);
+        cosine_cost<Float>(item, desk, x, y, in.n, in.m, in.d);
+        bracket(item, f + (size_t)k * in.n, g + (size_t)k * in.m, in.n, in.m, epsilon, lower + k, upper + k);
+      }
     }
   }
   return failed ? 1 : 0;
@@ -983,12 +1073,42 @@ int avalign_from_cost(const float* cost, int b, int n, int m, const float* sourc
 #pragma omp for schedule(dynamic, 1)
       for (int k = 0; k < b; k++) {
         begin(item, given, k, n, m, epsilon);
-        std::memset(item.cost, 0, sizeof(float) * item.n * item.row);
-        const float* c = cost + (size_t)k * n * m;
-        for (int i = 0; i < n; i++)
-          for (int j = 0; j < m; j++)
-            if (item.a[i] > 0 && item.b[j] > 0) item.cost[i * item.row + j] = c[(size_t)i * m + j];
+        take_cost(item, cost + (size_t)k * n * m, n, m);
         answer(item, item.solve(settings, start != nullptr), settings, out, k, n, m, true);
+      }
+    }
+  }
+  return failed ? NO_MEMORY : 0;
+}
+
+int avalign_bracket_from_features(const void* x, const void* y, int b, int n, int m, int d, int half_in,
+                                  const float* source, const float* target, const float* f, const float* g,
+                                  float epsilon, float* lower, float* upper, int threads) {
+  Features in{x, y, b, n, m, d};
+  Marginals given{source, target, nullptr};
+  return half_in ? bracket_from_features<bf16>(in, given, f, g, epsilon, lower, upper, threads)
+                 : bracket_from_features<float>(in, given, f, g, epsilon, lower, upper, threads);
+}
+
+int avalign_bracket_from_cost(const float* cost, int b, int n, int m, const float* source, const float* target,
+                              const float* f, const float* g, float epsilon, float* lower, float* upper, int threads) {
+  Marginals given{source, target, nullptr};
+  bool failed = false;
+#pragma omp parallel num_threads(threads)
+  {
+    Space space;
+    space.start(Item::bytes(n, m));
+    if (!space.memory) {
+#pragma omp atomic write
+      failed = true;
+    } else {
+      Item item;
+      item.make(space, n, m);
+#pragma omp for schedule(dynamic, 1)
+      for (int k = 0; k < b; k++) {
+        begin(item, given, k, n, m, epsilon);
+        take_cost(item, cost + (size_t)k * n * m, n, m);
+        bracket(item, f + (size_t)k * n, g + (size_t)k * m, n, m, epsilon, lower + k, upper + k);
       }
     }
   }

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from avalign.kernels import cpu
+
 if TYPE_CHECKING:
     from avalign.ot.plan import Plan
+
+Bracket = Callable[["Plan"], tuple[Tensor, Tensor]]
 
 
 def balanced(plan: Plan) -> tuple[Tensor, Tensor]:
     """A lower and an upper bound (b,) of min over T in Pi(source, target) of <T, C>."""
     return _lower(plan), _upper(plan)
+
+
+def fused(epsilon: float, features: tuple[Tensor, Tensor] | None = None) -> Bracket:
+    """`balanced` of an entropic plan in the CPU kernel, from cosine features where they are given."""
+
+    def bounds(plan: Plan) -> tuple[Tensor, Tensor]:
+        given = plan.problem
+        sides = given.source.detach(), given.target.detach(), plan.source_potential, plan.target_potential
+        if features is not None:
+            x, y = (t.detach() for t in features)
+            return cpu.bracket_from_features(x, y, *sides, epsilon=epsilon)
+        return cpu.bracket_from_cost(given.cost.detach(), *sides, epsilon=epsilon)
+
+    return bounds
 
 
 def _lower(plan: Plan) -> Tensor:

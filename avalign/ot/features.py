@@ -11,6 +11,7 @@ from torch import Tensor
 from avalign.kernels import cpu, dense
 from avalign.kernels.solved import Solved
 from avalign.ot import rounds as torch_engine
+from avalign.ot.certificate import balanced, fused
 from avalign.ot.cost import check_features, cosine_cost
 from avalign.ot.engine import Engine, choose
 from avalign.ot.gradient import Slopes, only_once, with_entropies
@@ -105,6 +106,7 @@ def cosine_sinkhorn(
         converged=error <= (tolerance or CONVERGED),
         engine=chosen,
         make_matrix=gibbs(epsilon),
+        bracket=fused(epsilon, (x, y)) if chosen == "c++" else balanced,
     )
 
 

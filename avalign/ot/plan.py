@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from avalign.ot.certificate import balanced
+from avalign.ot.certificate import Bracket, balanced
 from avalign.ot.gradient import gibbs_matrix
 from avalign.ot.problem import Problem
 
@@ -34,7 +34,7 @@ class Plan:
     converged: Tensor
     engine: str  # what did the work: "c++", "triton", "torch", "pot", "geomloss"
     make_matrix: Callable[[Plan], Tensor]
-    bracket: Callable[[Plan], tuple[Tensor, Tensor]] = balanced
+    bracket: Bracket = balanced
 
     @cached_property
     def matrix(self) -> Tensor:

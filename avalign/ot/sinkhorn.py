@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avalign.ot.certificate import balanced, fused
 from avalign.ot.engine import Engine, choose, solve
 from avalign.ot.gradient import transport_value
 from avalign.ot.plan import Plan, gibbs
@@ -74,6 +75,7 @@ def sinkhorn(
         converged=found.error <= (tolerance or CONVERGED),
         engine=chosen,
         make_matrix=gibbs(epsilon),
+        bracket=fused(epsilon) if chosen == "c++" else balanced,
     )
 
 
