@@ -125,7 +125,9 @@ def backward(
 def register_blocks(n: int, m: int) -> dict[str, int]:
     """How solve_in_registers is compiled for such a problem."""
     rows, columns = _padded(n), _padded(m)
-    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": 4 if rows * columns <= 4096 else 8, **COMPILED}
+    elements = rows * columns
+    warps = 1 if elements <= 256 else 4 if elements <= 4096 else 8
+    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": warps, **COMPILED}
 
 
 def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
