@@ -1,4 +1,4 @@
-"""The fused CPU kernel (sinkhorn.cpp): built once where a compiler is found, called by a plain C interface.
+"""The fused CPU kernel (cpu_source/): built once where a compiler is found, called by a plain C interface.
 
 torch's own extension loader is not used: it needs ninja, takes half a minute over torch's headers, hangs on
 the lock of a build that was killed, and shares one folder between machines of different processors.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from avalign.kernels.solved import Slopes, Solved
 
-SOURCE = Path(__file__).with_name("sinkhorn.cpp")
+SOURCE = Path(__file__).with_name("cpu_source")
 # Never -ffast-math: linked in, it changes denormals for the whole process.
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
@@ -201,7 +201,8 @@ def _built() -> Path:
     """The shared library of this source, compiler and processor; built and kept under the cache folder."""
     compiler = _compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    key = "\n".join([SOURCE.read_text(), *FLAGS, version, _processor()])
+    source = [path.read_text() for path in sorted(SOURCE.glob("*.[ch]pp"))]
+    key = "\n".join([*source, *FLAGS, version, _processor()])
     name = f"sinkhorn-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     path = _cache_folder() / name
     if path.is_file():
@@ -209,9 +210,8 @@ def _built() -> Path:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".so", delete=False) as scratch:
         pass
     try:
-        made = subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", scratch.name], capture_output=True, text=True
-        )
+        command = [compiler, *FLAGS, str(SOURCE / "sinkhorn.cpp"), "-o", scratch.name]
+        made = subprocess.run(command, capture_output=True, text=True)
         if made.returncode != 0:
             said = [line for line in made.stderr.splitlines() if "error" in line] or made.stderr.splitlines()
             raise Unavailable(f"{compiler} could not build the CPU kernel: {(said or ['no message'])[0]}")
