@@ -19,16 +19,14 @@ constexpr float MOST_SCALING = 30, FIRST_RELAXATION = 1.5f, MOST_RELAXATION = 1.
 constexpr int RISES = 5;
 constexpr float EASY_REACH = 20, ROUGH_ERROR = 0.03f, NOTHING = -1e30f;
 
-struct Space {  // of one thread; grows, and is reused item after item
+struct Space {  // of one thread, reused item after item
   char* memory = nullptr;
   size_t size = 0, used = 0;
   ~Space() { std::free(memory); }
-  void start(size_t bytes) {
-    used = 0;
-    if (bytes <= size) return;
-    std::free(memory);
-    size = bytes;
-    memory = (char*)std::aligned_alloc(64, (size + 4095) / 4096 * 4096);
+  bool start(size_t bytes) {
+    size = (bytes + 4095) / 4096 * 4096;
+    memory = (char*)std::aligned_alloc(64, size);
+    return memory != nullptr;
   }
   template <class U>
   U* take(size_t count) {
@@ -54,6 +52,11 @@ struct Item {
     return row % 256 == 0 ? row + 16 : row;
   }
   static size_t bytes(int n, int m) { return 8 * (size_t)up(n, 16) * stride(m) + 64 * (size_t)(up(n, 16) + up(m, 16)) + 4096; }
+  static Item in(Space& space, int rows, int columns) {
+    Item item;
+    item.make(space, rows, columns);
+    return item;
+  }
   void make(Space& space, int rows, int columns) {
     n = up(rows, 16), m = up(columns, 16), row = stride(columns);
     cost = space.take<float>(n * row), kernel = space.take<float>(n * row);

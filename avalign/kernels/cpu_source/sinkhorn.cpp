@@ -12,6 +12,8 @@
 
 #include <omp.h>
 
+#include <atomic>
+
 #include "bracket.hpp"
 #include "gradients.hpp"
 
@@ -49,76 +51,73 @@ void take_cost(Item& item, const float* cost, int n, int m) {
       if (item.a[i] > 0 && item.b[j] > 0) item.cost[i * item.row + j] = cost[(size_t)i * m + j];
 }
 
+enum { NO_MEMORY = 1, NO_INSTRUCTION = 2 };
+
+// work(desk, k) for each of `count` items, a thread an item, with what make(space) lays out for a thread. A
+// thread that finds no memory leaves its share to the others.
+template <class Make, class Work>
+int each_item(int count, int threads, size_t bytes, Make make, Work work) {
+  std::atomic<int> next{0};
+#pragma omp parallel num_threads(std::max(1, std::min(threads, count)))
+  {
+    Space space;
+    if (space.start(bytes)) {
+      auto desk = make(space);
+      for (int k; (k = next.fetch_add(1)) < count;) work(desk, k);
+    }
+#ifdef __AVX512F__
+    _mm_sfence();  // gradients went past the cache
+#endif
+  }
+  return next < count ? NO_MEMORY : 0;
+}
+
+template <class T>
+struct Place {
+  Item item;
+  Desk<T> desk;
+  Place(Space& space, const Features& in) : item(Item::in(space, in.n, in.m)) { desk.make(space, in); }
+};
+
 template <class T, class In>
 int from_features(const Features& in, const Marginals& given, const Settings& settings, const Answer& out,
                   const Gradients& slopes, int threads) {
-  bool failed = false;
-#pragma omp parallel num_threads(threads)
-  {
-    Space space;
-    space.start(Item::bytes(in.n, in.m) + Desk<T>::bytes(in));
-    if (!space.memory) {
-#pragma omp atomic write
-      failed = true;
-    } else {
-      Item item;
-      Desk<T> desk;
-      item.make(space, in.n, in.m);
-      desk.make(space, in);
-#pragma omp for schedule(dynamic, 1)
-      for (int k = 0; k < in.b; k++) {
-        const In *x = (const In*)in.x + (size_t)k * in.n * in.d, *y = (const In*)in.y + (size_t)k * in.m * in.d;
-        begin(item, given, k, in.n, in.m, settings.epsilon);
-        cosine_cost<T>(item, desk, x, y, in.n, in.m, in.d);
-        bool valid = true;
-        for (int i = 0; i < item.n; i++) valid &= std::isfinite(desk.norm_x[i]);
-        for (int j = 0; j < item.m; j++) valid &= std::isfinite(desk.norm_y[j]);
-        Item::Made made{0, 0};
-        if (valid) made = item.solve(settings, given.start != nullptr);
-        answer(item, made, settings, out, k, in.n, in.m, valid);
-        if (!valid || !slopes.x) continue;
-        weigh(item, desk);
-        Operand plain, turned;
-        operands(item, desk, plain, turned);
-        gradient<T>(desk.plan, plain, x, in.n, item.a, desk.share_x, y, in.m, item.b, in.d, slopes.upstream[k],
-                    desk.panel, (In*)slopes.x + (size_t)k * in.n * in.d);
-        gradient<T>(desk.turned, turned, y, in.m, item.b, desk.share_y, x, in.n, item.a, in.d, slopes.upstream[k],
-                    desk.panel, (In*)slopes.y + (size_t)k * in.m * in.d);
-      }
-#ifdef __AVX512F__
-      _mm_sfence();
-#endif
-    }
-  }
-  return failed ? 1 : 0;
+  auto work = [&](Place<T>& place, int k) {
+    Item& item = place.item;
+    Desk<T>& desk = place.desk;
+    const In *x = (const In*)in.x + (size_t)k * in.n * in.d, *y = (const In*)in.y + (size_t)k * in.m * in.d;
+    begin(item, given, k, in.n, in.m, settings.epsilon);
+    cosine_cost<T>(item, desk, x, y, in.n, in.m, in.d);
+    bool valid = true;
+    for (int i = 0; i < item.n; i++) valid &= std::isfinite(desk.norm_x[i]);
+    for (int j = 0; j < item.m; j++) valid &= std::isfinite(desk.norm_y[j]);
+    Item::Made made{0, 0};
+    if (valid) made = item.solve(settings, given.start != nullptr);
+    answer(item, made, settings, out, k, in.n, in.m, valid);
+    if (!valid || !slopes.x) return;
+    weigh(item, desk);
+    Operand plain, turned;
+    operands(item, desk, plain, turned);
+    gradient<T>(desk.plan, plain, x, in.n, item.a, desk.share_x, y, in.m, item.b, in.d, slopes.upstream[k], desk.panel,
+                (In*)slopes.x + (size_t)k * in.n * in.d);
+    gradient<T>(desk.turned, turned, y, in.m, item.b, desk.share_y, x, in.n, item.a, in.d, slopes.upstream[k],
+                desk.panel, (In*)slopes.y + (size_t)k * in.m * in.d);
+  };
+  return each_item(in.b, threads, Item::bytes(in.n, in.m) + Desk<T>::bytes(in),
+                   [&](Space& space) { return Place<T>(space, in); }, work);
 }
 
 template <class In>
 int bracket_from_features(const Features& in, const Marginals& given, const float* f, const float* g, float epsilon,
                           float* lower, float* upper, int threads) {
-  bool failed = false;
-#pragma omp parallel num_threads(threads)
-  {
-    Space space;
-    space.start(Item::bytes(in.n, in.m) + Desk<Float>::bytes(in));
-    if (!space.memory) {
-#pragma omp atomic write
-      failed = true;
-    } else {
-      Item item;
-      Desk<Float> desk;
-      item.make(space, in.n, in.m);
-      desk.make(space, in);
-#pragma omp for schedule(dynamic, 1)
-      for (int k = 0; k < in.b; k++) {
-        const In *x = (const In*)in.x + (size_t)k * in.n * in.d, *y = (const In*)in.y + (size_t)k * in.m * in.d;
-        begin(item, given, k, in.n, in.m, epsilon);
-        cosine_cost<Float>(item, desk, x, y, in.n, in.m, in.d);
-        bracket(item, f + (size_t)k * in.n, g + (size_t)k * in.m, in.n, in.m, epsilon, lower + k, upper + k);
-      }
-    }
-  }
-  return failed ? 1 : 0;
+  auto work = [&](Place<Float>& place, int k) {
+    const In *x = (const In*)in.x + (size_t)k * in.n * in.d, *y = (const In*)in.y + (size_t)k * in.m * in.d;
+    begin(place.item, given, k, in.n, in.m, epsilon);
+    cosine_cost<Float>(place.item, place.desk, x, y, in.n, in.m, in.d);
+    bracket(place.item, f + (size_t)k * in.n, g + (size_t)k * in.m, in.n, in.m, epsilon, lower + k, upper + k);
+  };
+  return each_item(in.b, threads, Item::bytes(in.n, in.m) + Desk<Float>::bytes(in),
+                   [&](Space& space) { return Place<Float>(space, in); }, work);
 }
 
 template <class T>
@@ -157,8 +156,6 @@ double rate(int threads) {  // of the inner loop on what stays in the first cach
 
 extern "C" {
 
-enum { NO_MEMORY = 1, NO_INSTRUCTION = 2 };
-
 int avalign_has_bf16() {
 #ifdef __AVX512BF16__
   return 1;
@@ -195,26 +192,12 @@ int avalign_from_cost(const float* cost, int b, int n, int m, const float* sourc
   Marginals given{source, target, start};
   Settings settings{epsilon, rounds, tolerance};
   Answer out{value, f, g, error, made};
-  bool failed = false;
-#pragma omp parallel num_threads(threads)
-  {
-    Space space;
-    space.start(Item::bytes(n, m));
-    if (!space.memory) {
-#pragma omp atomic write
-      failed = true;
-    } else {
-      Item item;
-      item.make(space, n, m);
-#pragma omp for schedule(dynamic, 1)
-      for (int k = 0; k < b; k++) {
-        begin(item, given, k, n, m, epsilon);
-        take_cost(item, cost + (size_t)k * n * m, n, m);
-        answer(item, item.solve(settings, start != nullptr), settings, out, k, n, m, true);
-      }
-    }
-  }
-  return failed ? NO_MEMORY : 0;
+  auto work = [&](Item& item, int k) {
+    begin(item, given, k, n, m, epsilon);
+    take_cost(item, cost + (size_t)k * n * m, n, m);
+    answer(item, item.solve(settings, start != nullptr), settings, out, k, n, m, true);
+  };
+  return each_item(b, threads, Item::bytes(n, m), [&](Space& space) { return Item::in(space, n, m); }, work);
 }
 
 int avalign_bracket_from_features(const void* x, const void* y, int b, int n, int m, int d, int half_in,
@@ -229,26 +212,12 @@ int avalign_bracket_from_features(const void* x, const void* y, int b, int n, in
 int avalign_bracket_from_cost(const float* cost, int b, int n, int m, const float* source, const float* target,
                               const float* f, const float* g, float epsilon, float* lower, float* upper, int threads) {
   Marginals given{source, target, nullptr};
-  bool failed = false;
-#pragma omp parallel num_threads(threads)
-  {
-    Space space;
-    space.start(Item::bytes(n, m));
-    if (!space.memory) {
-#pragma omp atomic write
-      failed = true;
-    } else {
-      Item item;
-      item.make(space, n, m);
-#pragma omp for schedule(dynamic, 1)
-      for (int k = 0; k < b; k++) {
-        begin(item, given, k, n, m, epsilon);
-        take_cost(item, cost + (size_t)k * n * m, n, m);
-        bracket(item, f + (size_t)k * n, g + (size_t)k * m, n, m, epsilon, lower + k, upper + k);
-      }
-    }
-  }
-  return failed ? NO_MEMORY : 0;
+  auto work = [&](Item& item, int k) {
+    begin(item, given, k, n, m, epsilon);
+    take_cost(item, cost + (size_t)k * n * m, n, m);
+    bracket(item, f + (size_t)k * n, g + (size_t)k * m, n, m, epsilon, lower + k, upper + k);
+  };
+  return each_item(b, threads, Item::bytes(n, m), [&](Space& space) { return Item::in(space, n, m); }, work);
 }
 
 double avalign_product_rate(int half, int threads) {
