@@ -37,7 +37,7 @@ def test_gaussians_on_a_fine_grid(shift: float, spread: float, epsilon: float) -
 def test_a_single_token_is_carried_everywhere(engine: str) -> None:
     x, y = torch.randn(2, 1, 8, generator=generator(0)), torch.randn(2, 5, 8, generator=generator(1))
     for tokens in ((x, y), (y, x)):
-        plan = cosine_sinkhorn(*tokens, engine=engine)
+        plan = cosine_sinkhorn(*tokens, tolerance=1e-5, engine=engine)
         mean = (1 - torch.cosine_similarity(tokens[0][:, :, None], tokens[1][:, None], dim=3)).mean((1, 2))
         assert_close(plan.value, mean, torch.float32)
         assert_close(plan.matrix, torch.full_like(plan.matrix, 1 / 5), torch.float32)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avalign.kernels.solved import Slopes, Solved
+from avalign.kernels.solved import Gradients, Solved
 
 SOURCE = Path(__file__).with_name("cpu_source")
 # Never -ffast-math: linked in, it changes denormals for the whole process.
@@ -62,7 +62,7 @@ def from_features(
     rounds: int,
     tolerance: float | None,
     half: bool,
-) -> tuple[Solved, Slopes | None]:
+) -> tuple[Solved, Gradients | None]:
     """Sinkhorn under cosine distance, and with `upstream` (b,) the gradients of sum_k upstream_k value_k.
 
     half: bfloat16 factors in the products. Tokens whose weight is 0 may hold anything.

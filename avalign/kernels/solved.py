@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-Slopes = tuple[Tensor, Tensor]  # the gradients to both sets of features, as they are
+Gradients = tuple[Tensor, Tensor]  # to both sets of features, as they are
 
 
 class Solved(NamedTuple):

@@ -130,6 +130,19 @@ def _widest_row(cost, a, b, n, width, ROWS: tl.constexpr, BLOCK_M: tl.constexpr)
 
 
 @triton.jit
+def _settle(
+    c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS: tl.constexpr, BLOCK_M: tl.constexpr
+):
+    """A block of the kernel at phi and psi, and its rows' scalings 0."""
+    _, at, inside = _side(phi_at, first, n, ROWS)
+    tl.store(at, phi, mask=inside)
+    _, at, inside = _side(p_at, first, n, ROWS)
+    tl.store(at, phi * 0, mask=inside)
+    _, at, inside = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
+    tl.store(at, tl.exp2(phi[:, None] + psi[None, :] - c * inverse), mask=inside)
+
+
+@triton.jit
 def _begin(
     cost, kernel, inverse, a, log_b, psi, phi_at, p_at, n, width, ROWS: tl.constexpr, BLOCK_M: tl.constexpr
 ):
@@ -139,12 +152,7 @@ def _begin(
         c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
         weight, _, _ = _side(a, first, n, ROWS)
         phi = _log_rows(c * inverse, weight, log_b, psi)
-        _, at, inside = _side(phi_at, first, n, ROWS)
-        tl.store(at, phi, mask=inside)
-        _, at, inside = _side(p_at, first, n, ROWS)
-        tl.store(at, phi * 0, mask=inside)
-        _, at, inside = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
-        tl.store(at, tl.exp2(phi[:, None] + psi[None, :] - c * inverse), mask=inside)
+        _settle(c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS, BLOCK_M)
     tl.debug_barrier()
 
 
@@ -157,12 +165,7 @@ def _absorb(
     for first in range(0, n, ROWS):
         c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
         phi, _, _ = _side(phi_from, first, n, ROWS)
-        _, at, inside = _side(phi_at, first, n, ROWS)
-        tl.store(at, phi, mask=inside)
-        _, at, inside = _side(p_at, first, n, ROWS)
-        tl.store(at, phi * 0, mask=inside)
-        _, at, inside = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
-        tl.store(at, tl.exp2(phi[:, None] + psi[None, :] - c * inverse), mask=inside)
+        _settle(c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS, BLOCK_M)
     tl.debug_barrier()
 
 

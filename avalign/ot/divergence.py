@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from avalign.ot.gradient import transport_value
-from avalign.ot.plan import Plan, gibbs
+from avalign.ot.plan import Plan
 from avalign.ot.problem import TransportError, items, problem
-from avalign.ot.sinkhorn import CONVERGED, sinkhorn, warn_unless_converged
+from avalign.ot.rounds import Potentials
+from avalign.ot.sinkhorn import entropic_plan, sinkhorn, warn_unless_converged
 
 ASYMMETRY = 1e-4  # of the greatest cost: more than products in float32 leave
 
@@ -95,18 +96,8 @@ def _onto_itself(
         f, error, used = _halves(c / epsilon, a.log(), rounds, tolerance)
         f = epsilon * f
     warn_unless_converged(error, epsilon, rounds, tolerance)
-    return Plan(
-        problem=given,
-        value=transport_value(given, f, f, epsilon, "dual"),
-        value_name="dual",
-        source_potential=f,
-        target_potential=f,
-        marginal_error=error,
-        rounds=used,
-        converged=error <= (tolerance or CONVERGED),
-        engine="torch",
-        make_matrix=gibbs(epsilon),
-    )
+    number = transport_value(given, f, f, epsilon, "dual")
+    return entropic_plan(given, number, "dual", Potentials(f, f, error, used), epsilon, tolerance, "torch")
 
 
 def _halves(

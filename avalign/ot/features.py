@@ -8,19 +8,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from avalign.kernels import cpu, dense
-from avalign.kernels.solved import Solved
-from avalign.ot import rounds as torch_engine
+from avalign.kernels import cpu
+from avalign.kernels.solved import Gradients, Solved
+from avalign.ot import dense
 from avalign.ot.certificate import balanced, fused
 from avalign.ot.cost import check_features, cosine_cost
 from avalign.ot.engine import Engine, choose
 from avalign.ot.gradient import Slopes, only_once, with_entropies
-from avalign.ot.plan import Plan, gibbs
+from avalign.ot.plan import Plan
 from avalign.ot.problem import Problem, TransportError, items, marginal, may_look
+from avalign.ot.rounds import Potentials
 from avalign.ot.sinkhorn import (
-    CONVERGED,
     ValueName,
     check_settings,
+    entropic_plan,
     sinkhorn,
     start_potential,
     warn_unless_converged,
@@ -95,18 +96,11 @@ def cosine_sinkhorn(
             f"{items(~number.isfinite())}"
         )
     warn_unless_converged(error, epsilon, rounds, tolerance)
-    return Plan(
-        problem=given,
-        value=with_entropies(number, given, epsilon) if value == "entropic" else number,
-        value_name=value,
-        source_potential=f,
-        target_potential=g,
-        marginal_error=error,
-        rounds=made,
-        converged=error <= (tolerance or CONVERGED),
-        engine=chosen,
-        make_matrix=gibbs(epsilon),
-        bracket=fused(epsilon, (x, y)) if chosen == "c++" else balanced,
+    if value == "entropic":
+        number = with_entropies(number, given, epsilon)
+    bracket = fused(epsilon, (x, y)) if chosen == "c++" else balanced
+    return entropic_plan(
+        given, number, value, Potentials(f, g, error, made), epsilon, tolerance, chosen, bracket
     )
 
 
@@ -139,7 +133,7 @@ class _Solve:
 
     def __call__(
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
-    ) -> tuple[Solved, tuple[Tensor, Tensor] | None]:
+    ) -> tuple[Solved, Gradients | None]:
         expected = a.new_full((len(x),), self.upstream) if slopes else None
         if self.engine == "triton":  # whose gradients are made in the pass backward
             from avalign.kernels import triton_sinkhorn
@@ -155,14 +149,16 @@ class _Solve:
             )  # fmt: skip
         with torch.autocast(x.device.type, enabled=False):
             return dense.from_features(
-                x, y, a, b, start, expected, epsilon=self.epsilon, rounds=self._torch_rounds
+                x,
+                y,
+                a,
+                b,
+                start,
+                expected,
+                epsilon=self.epsilon,
+                rounds=self.rounds,
+                tolerance=self.tolerance,
             )
-
-    def _torch_rounds(
-        self, cost: Tensor, a: Tensor, b: Tensor, start: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = torch_engine.solve(cost, a, b, self.epsilon, self.rounds, self.tolerance, start)
-        return found.f, found.g, found.error, found.rounds
 
 
 class _Fused(torch.autograd.Function):

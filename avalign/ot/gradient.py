@@ -93,9 +93,10 @@ class _Value(torch.autograd.Function):
 
 
 def gibbs_matrix(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    support = (a > 0)[:, :, None] & (b > 0)[:, None, :]
-    exponent = torch.where(support, (f[:, :, None] + g[:, None, :] - cost) / epsilon, -torch.inf)
-    return a[:, :, None] * b[:, None, :] * exponent.exp()
+    """a_i b_j exp((f_i + g_j - C_ij) / epsilon), 0 where a or b is; without a graph, in one tensor."""
+    empty = ~((a > 0)[:, :, None] & (b > 0)[:, None, :])
+    matrix = (f[:, :, None] + g[:, None, :]).sub_(cost).div_(epsilon).masked_fill_(empty, -torch.inf)
+    return matrix.exp_().mul_(a[:, :, None]).mul_(b[:, None, :])
 
 
 def _projection(cost: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avalign.ot.certificate import balanced, fused
+from avalign.ot.certificate import Bracket, balanced, fused
 from avalign.ot.engine import Engine, choose, solve
 from avalign.ot.gradient import transport_value
 from avalign.ot.plan import Plan, gibbs
-from avalign.ot.problem import TransportError, may_look, problem
+from avalign.ot.problem import Problem, TransportError, may_look, problem
+from avalign.ot.rounds import Potentials
 
 ValueName = Literal["dual", "primal", "entropic"]
 CONVERGED = 1e-3  # the marginal error that counts as converged where no tolerance was asked for
@@ -64,18 +65,34 @@ def sinkhorn(
         chosen = choose(engine, given.cost)
         found = solve(chosen, given.cost.detach(), a, b, epsilon, rounds, tolerance, begin)
         warn_unless_converged(found.error, epsilon, rounds, tolerance)
+    number = transport_value(given, found.f, found.g, epsilon, value)
+    bracket = fused(epsilon) if chosen == "c++" else balanced
+    return entropic_plan(given, number, value, found, epsilon, tolerance, chosen, bracket)
+
+
+def entropic_plan(
+    given: Problem,
+    number: Tensor,
+    value_name: str,
+    found: Potentials,
+    epsilon: float,
+    tolerance: float | None,
+    engine: str,
+    bracket: Bracket = balanced,
+) -> Plan:
+    """The Plan of potentials that rounds have found."""
     return Plan(
         problem=given,
-        value=transport_value(given, found.f, found.g, epsilon, value),
-        value_name=value,
+        value=number,
+        value_name=value_name,
         source_potential=found.f,
         target_potential=found.g,
         marginal_error=found.error,
         rounds=found.rounds,
         converged=found.error <= (tolerance or CONVERGED),
-        engine=chosen,
+        engine=engine,
         make_matrix=gibbs(epsilon),
-        bracket=fused(epsilon) if chosen == "c++" else balanced,
+        bracket=bracket,
     )
 
 
@@ -104,10 +121,12 @@ def start_potential(start: Plan | None, target: Tensor) -> Tensor | None:
     return g.to(target)
 
 
-def warn_unless_converged(error: Tensor, epsilon: float, rounds: int, tolerance: float | None) -> None:
+def warn_unless_converged(
+    error: Tensor, epsilon: float, rounds: int, tolerance: float | None, solver: str = "sinkhorn"
+) -> None:
     if tolerance is not None and may_look(error) and not (error <= tolerance).all():
         warnings.warn(
-            f"sinkhorn: not every item reached marginal error {tolerance} in {rounds} rounds at epsilon "
+            f"{solver}: not every item reached marginal error {tolerance} in {rounds} rounds at epsilon "
             f"{epsilon}, and gradients there are off; Plan.converged says which. "
             "Give more rounds or a larger epsilon.",
             NotConverged,

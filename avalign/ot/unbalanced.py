@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from avalign.ot.plan import Plan, gibbs
+from avalign.ot.plan import Plan
 from avalign.ot.problem import Problem, TransportError, items, problem
-from avalign.ot.sinkhorn import CONVERGED, NotConverged, check_settings
+from avalign.ot.rounds import EASY_REACH, ROUGH_ERROR, ROUGH_ROUNDS, Potentials
+from avalign.ot.sinkhorn import check_settings, entropic_plan, warn_unless_converged
 from avalign.ot.unbalanced_value import bounds, unbalanced_value
 
-# A problem that spans more than so many epsilon is first solved at doubled epsilons, roughly.
-EASY_REACH, ROUGH_ERROR, ROUGH_ROUNDS = 20.0, 0.03, 60
 RELAXATION = 1.5  # a round goes so many times as far as its own optimum, while that helps
 
 
@@ -59,28 +57,10 @@ def unbalanced(
     price = _price(rho, given)
     with torch.no_grad(), torch.autocast(given.cost.device.type, enabled=False):
         found = _solve(given, price.detach(), epsilon, rounds, tolerance)
-    f, g, error, used = found
-    if tolerance is not None and not (error <= tolerance).all():
-        warnings.warn(
-            f"unbalanced: not every item reached marginal error {tolerance} in {rounds} rounds at epsilon "
-            f"{epsilon}, and gradients there are off; Plan.converged says which. "
-            "Give more rounds or a larger epsilon.",
-            NotConverged,
-            stacklevel=2,
-        )
-    return Plan(
-        problem=given,
-        value=unbalanced_value(given, price, f, g, epsilon, value),
-        value_name=value,
-        source_potential=f,
-        target_potential=g,
-        marginal_error=error,
-        rounds=used,
-        converged=error <= (tolerance or CONVERGED),
-        engine="torch",
-        make_matrix=gibbs(epsilon),
-        bracket=bounds(price.detach()),
-    )
+    warn_unless_converged(found.error, epsilon, rounds, tolerance, "unbalanced")
+    number = unbalanced_value(given, price, found.f, found.g, epsilon, value)
+    bracket = bounds(price.detach())
+    return entropic_plan(given, number, value, found, epsilon, tolerance, "torch", bracket)
 
 
 def _price(rho: float | Tensor, given: Problem) -> Tensor:
@@ -98,10 +78,8 @@ def _price(rho: float | Tensor, given: Problem) -> Tensor:
     return price
 
 
-def _solve(
-    given: Problem, rho: Tensor, epsilon: float, rounds: int, tolerance: float | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """f (b, n), g (b, m), error (b,) and rounds (b,); small epsilons are approached from larger ones."""
+def _solve(given: Problem, rho: Tensor, epsilon: float, rounds: int, tolerance: float | None) -> Potentials:
+    """Of every item; small epsilons are approached from larger ones."""
     a, b = given.source.detach(), given.target.detach()
     support = given.support
     cost = torch.where(support, given.cost.detach(), torch.inf)
@@ -116,7 +94,7 @@ def _solve(
             _, g[now], _, used = _rounds(*part, epsilon * 2.0**stage, ROUGH_ROUNDS, ROUGH_ERROR)
             spent[now] += used
     f, g, error, used = _rounds(cost, a, b, g, rho, epsilon, rounds, tolerance)
-    return f, g, error, spent + used
+    return Potentials(f, g, error, spent + used)
 
 
 def _rounds(

@@ -51,22 +51,12 @@ def _batch(given: Features, settings: Settings) -> Ready:
 
 def _detached(given: Features, settings: Settings) -> Ready:
     """The plan without a graph, and by hand the value it has the gradient of."""
-    from ot.batch import solve_batch
-
     method = _quickest_right(given, settings)
     tolerance, notes = _tolerance(given, settings, method)
     rounds = _solved(cosine(given.image, given.audio), settings, method, tolerance)[1]
 
     def plan(cost: Tensor) -> Tensor:
-        found = solve_batch(
-            cost.detach(),
-            settings.epsilon,
-            max_iter=settings.most_rounds,
-            tol=tolerance,
-            method=method,
-            grad="detach",
-        )
-        return found.plan
+        return _solved(cost, settings, method, tolerance)[0]
 
     def loss(image: Tensor, audio: Tensor) -> Tensor:
         cost = cosine(image, audio)

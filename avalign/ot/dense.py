@@ -1,19 +1,16 @@
-"""Sinkhorn between features without a kernel of our own: three products of torch's, and given rounds.
+"""Sinkhorn between features without a kernel of our own: three products of torch's, and the rounds in torch.
 
 Neither normalised features nor autograd's copies of anything are made: norms are taken out of the products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from avalign.kernels.solved import Slopes, Solved
-
-# cost, a, b, start -> f, g, error, rounds
-Rounds = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
+from avalign.kernels.solved import Gradients, Solved
+from avalign.ot.gradient import gibbs_matrix
+from avalign.ot.rounds import solve
 
 
 def from_features(
@@ -25,8 +22,9 @@ def from_features(
     upstream: Tensor | None,
     *,
     epsilon: float,
-    rounds: Rounds,
-) -> tuple[Solved, Slopes | None]:
+    rounds: int,
+    tolerance: float | None,
+) -> tuple[Solved, Gradients | None]:
     """As kernels.cpu.from_features, on any device, in float32 or float64.
 
     Shapes: x (b, n, d), y (b, m, d); a (b, n); b, start (b, m); upstream (b,)
@@ -37,14 +35,12 @@ def from_features(
     norm_x, norm_y = _inverse(norm_x), _inverse(norm_y)
     cosine = torch.bmm(x, y.transpose(1, 2)).mul_(norm_x[:, :, None]).mul_(norm_y[:, None, :])
     cost = torch.where(valid[:, None, None], 1 - cosine, 0)
-    f, g, error, made = rounds(cost, a, b, start)
-    value = torch.where(valid, (f * a).sum(1) + (g * b).sum(1), torch.nan)  # the rows are exact: mass 1
-    solved = Solved(value, f, g, error, made)
+    found = solve(cost, a, b, epsilon, rounds, tolerance, start)
+    value = (found.f * a).sum(1) + (found.g * b).sum(1)  # the rows are exact: mass 1
+    solved = Solved(torch.where(valid, value, torch.nan), found.f, found.g, found.error, found.rounds)
     if upstream is None:
         return solved, None
-    exponent = (f[:, :, None] - cost).add_(g[:, None, :]).div_(epsilon)
-    exponent = exponent.masked_fill_(~((a > 0)[:, :, None] & (b > 0)[:, None, :]), -torch.inf)
-    plan = exponent.exp_().mul_((a * upstream[:, None])[:, :, None]).mul_(b[:, None, :])
+    plan = gibbs_matrix(cost, a, b, found.f, found.g, epsilon).mul_(upstream[:, None, None])
     close = plan * cosine
     share_x, share_y = close.sum(2) * norm_x.square(), close.sum(1) * norm_y.square()
     plan = plan.mul_(norm_x[:, :, None]).mul_(norm_y[:, None, :])
