@@ -25,7 +25,7 @@ from avalign.meerkatbench.evaluate import evaluate
 from avalign.model import AudioVisualLM
 from avalign.recipe import Recipe
 from avalign.recipe_io import read
-from tests.test_contract import tiny_llama
+from tests.contract.components import tiny_llama
 from tests.test_encoders_pretrained import TINY_CLAP, save_vit
 from tests.test_paired_folder import LOOKS, write_folder
 from tests.tolerances import assert_close

@@ -1,0 +1,61 @@
+"""Every registered component, and how it is built in a test.
+
+It is built with its own defaults. One whose defaults ask for a download, a folder or much memory has its
+smallest options in TINY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avalign import registry
+from avalign.llm import SmallLlama
+from tests.contract.tokens import DIM
+from tests.test_encoders_pretrained import TINY_CLAP
+from tests.test_paired_folder import LOOKS, write_folder
+
+TEXTS = [f"Which object makes the sound? [dog, 0.1{k}, 0.2{k}, 0.5{k}, 0.9{k}] True False" for k in range(10)]
+
+
+def tiny_llama(folder: Path) -> str:
+    """A model and its tokenizer in Hugging Face's format."""
+    stock = SmallLlama(TEXTS, hidden=16, layers=1, heads=2)
+    stock.lm.save_pretrained(folder / "llama")
+    stock.tokenizer.save_pretrained(folder / "llama")
+    return str(folder / "llama")
+
+
+# What cannot be had with defaults in a test. Given a folder, the options; for a source, "root" besides.
+TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
+    ("image_encoder", "timm"): lambda folder: {"model": "test_vit", "pretrained": False},
+    ("audio_encoder", "clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
+    ("llm", "huggingface"): lambda folder: {"model": tiny_llama(folder), "rank": 2, "dropout": 0.0},
+    ("source", "avworld"): lambda folder: {"root": str(folder), "train": 40, "val": 20, "test": 20},
+    ("source", "paired_folder"): lambda folder: {
+        **{"root": str(write_folder(folder / "zoo")), "classes": list(LOOKS)},
+        **{"seconds": 2.0, "canvas": 64, "sample_rate": 8000},
+    },
+}
+
+# What build.py wires into each kind, beside its options.
+WIRED: dict[str, tuple[Any, ...]] = {
+    "image_encoder": (),
+    "audio_encoder": (),
+    "projector": (DIM, 24),
+    "fusion": (DIM,),
+    "loss": (),
+    "llm": (TEXTS,),
+    "source": (),
+}
+
+
+def every(kind: str) -> Any:
+    """Parametrises a test with all components of a kind."""
+    return pytest.mark.parametrize("name", registry.names(kind))
+
+
+EVERYTHING = [(kind, name) for kind in registry.SHIPPED for name in registry.names(kind)]
