@@ -47,6 +47,7 @@ SHIPPED: dict[str, dict[str, str]] = {
     "source": {
         "avworld": "avalign.data.avworld:AvWorld",
         "paired_folder": "avalign.data.paired_folder:PairedFolder",
+        "manifest": "avalign.data.manifest:Manifest",
     },
 }
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from avalign.errors import AvalignError
 
+END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: annotations are rounded
+
 
 class MediaError(AvalignError):
     """A picture or sound that cannot be used: `file` is where, `why` is what is wrong with it."""
@@ -45,21 +47,40 @@ def read_image(path: str | Path) -> np.ndarray:
         raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
 
 
-def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
+def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> tuple[np.ndarray, int]:
     """The sound mixed down to one channel, (samples,) float32 in [-1, 1], and its rate in Hz.
 
-    A file that is missing, empty, not audio, without samples or with NaN or infinite samples raises
-    MediaError. Nothing is resampled here: see `resample`.
+    start, end: the part that is meant, in seconds; to the file's end when not given
+
+    What soundfile cannot read (the sound of a video, m4a, opus in webm) goes through PyAV. A file that is
+    missing, empty, not audio, without samples, shorter than the part that is meant, or with NaN or infinite
+    samples raises MediaError. Nothing is resampled here: see `resample`.
     """
     import soundfile
 
     _must_be_a_file(path)
     try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate = int(file.samplerate)
+            first, last = round(start * rate), file.frames if end is None else round(end * rate)
+            if (first and first >= file.frames) or last > file.frames + END_SLACK * rate:
+                raise MediaError(path, too_short(file.frames / rate, start, end))
+            file.seek(first)
+            audio = file.read(last - first, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise MediaError(path, f"cannot be decoded as audio: {error}") from error
+        from avalign.data.video import decode_audio
+
+        audio, rate = decode_audio(path, start, end, f"cannot be decoded as audio: {error}")
     check_audio(audio, path)
-    return audio.mean(axis=1), int(rate)
+    return audio.mean(axis=1), rate
+
+
+def read_frame(path: str | Path, time: float) -> np.ndarray:
+    """The frame that a video shows at `time` seconds: (height, width, 3) uint8. Or MediaError."""
+    from avalign.data.video import decode_frame
+
+    _must_be_a_file(path)
+    return decode_frame(path, time)
 
 
 def check_audio(audio: np.ndarray, name: str | Path) -> None:
@@ -94,3 +115,8 @@ def _must_be_a_file(path: str | Path) -> None:
         raise MediaError(path, "is a folder, not a file" if Path(path).is_dir() else "no such file")
     if Path(path).stat().st_size == 0:
         raise MediaError(path, "the file is empty")
+
+
+def too_short(seconds: float, start: float, end: float | None) -> str:
+    to = "the end" if end is None else f"{end:g} s"
+    return f"lasts {seconds:.2f} s, its part from {start:g} s to {to} is meant"

@@ -16,6 +16,7 @@ from avalign import registry
 from avalign.llm import SmallLlama
 from tests.contract.tokens import DIM
 from tests.test_encoders_pretrained import TINY_CLAP
+from tests.test_manifest import write_manifest
 from tests.test_paired_folder import LOOKS, write_folder
 
 TEXTS = [f"Which object makes the sound? [dog, 0.1{k}, 0.2{k}, 0.5{k}, 0.9{k}] True False" for k in range(10)]
@@ -39,6 +40,7 @@ TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
         **{"root": str(write_folder(folder / "zoo")), "classes": list(LOOKS)},
         **{"seconds": 2.0, "canvas": 64, "sample_rate": 8000},
     },
+    ("source", "manifest"): lambda folder: {"root": str(write_manifest(folder / "manifest"))},
 }
 
 # What build.py wires into each kind, beside its options.

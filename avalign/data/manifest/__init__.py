@@ -1,0 +1,162 @@
+"""manifest: samples by the names of their files, of any data set written out so; AVFIT's form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avalign.batch import TASKS, Sample
+from avalign.data.manifest.record import SPLITS, Record, stays_inside
+from avalign.data.manifest.shuffle import shuffled
+from avalign.data.manifest.table import open_table
+from avalign.data.media import read_audio, read_frame, read_image
+from avalign.errors import AvalignError, suggest
+
+
+class Manifest:
+    """Samples listed in JSONL or Parquet files, one record each (its fields: manifest/record.py).
+
+    `data.root` is the folder of those files, or one of them. The list stays on disk, mapped into memory, so
+    that millions of records open at once. Training goes through each task's records in random order, all of
+    them before any comes again; validation and test take them in the files' order.
+
+    media: folder that the records' paths start from; the manifest's own when not given
+    """
+
+    def __init__(self, *, media: str | None = None) -> None:
+        self.media = media
+        self.on_error = "raise"
+        self.skipped: list[str] = []
+        self.tasks: tuple[str, ...] = ()
+        self.seed = 0
+        self._table: Any = None
+        self._rows: dict[tuple[str, str], np.ndarray] = {}
+
+    def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
+        """Open the files under `root` and note which record belongs to which split and task."""
+        if root is None:
+            raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
+        place = Path(root)
+        self._table, self.seed = open_table(place), seed
+        self.folder = Path(self.media) if self.media else (place if place.is_dir() else place.parent)
+        self._rows = _rows(self._table, place)
+        self.tasks = tuple(task for task in TASKS if any((split, task) in self._rows for split in SPLITS))
+
+    def size(self, split: str, task: str) -> int:
+        """How many records a split has of a task."""
+        return len(self._rows.get((split, task), ()))
+
+    def record(self, row: int) -> Record:
+        """The record in a row of the table, checked. Raises AvalignError that names it."""
+        fields = self._table[int(row)]
+        for name in ("references", "boxes", "intervals"):
+            fields[name] = _frozen(fields[name])
+        if fields["provenance"] is not None:
+            fields["provenance"] = json.loads(fields["provenance"])
+        kept = {name: value for name, value in fields.items() if value is not None}
+        try:
+            return Record(**kept)
+        except TypeError as error:
+            lacking = [name for name in ("id", "source", "instruction", "response") if name not in kept]
+            raise AvalignError(
+                f"record {kept.get('id', f'in row {row}')!r} lacks {', '.join(lacking)}"
+            ) from error
+
+    def sample(self, split: str, task: str, index: int) -> Sample:
+        """Record `index` of a task, its media decoded. MediaError names a file that cannot be used.
+
+        In training `index` goes on for ever: when all were seen they come again in another order.
+        """
+        if split not in SPLITS:
+            raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")
+        count = self.size(split, task)
+        if count == 0:
+            raise AvalignError(f"manifest: no records of task {task!r} in split {split!r}. {self._counted()}")
+        if split == "train":
+            epoch, place = divmod(index, count)
+            place = shuffled(place, count, key=(self.seed, TASKS.index(task), epoch))
+        elif index < count:
+            place = index
+        else:
+            raise AvalignError(
+                f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was asked "
+                f"for: lower evaluation.samples. {self._counted()}"
+            )
+        return self._decoded(self.record(self._rows[split, task][place]))
+
+    def _decoded(self, record: Record) -> Sample:
+        image = audio = None
+        rate = 16_000
+        if record.image is not None:
+            file = self.folder / record.image
+            image = read_image(file) if record.frame_time is None else read_frame(file, record.frame_time)
+        if record.audio is not None:
+            audio, rate = read_audio(self.folder / record.audio, record.audio_start or 0.0, record.audio_end)
+        return Sample(
+            id=record.id,
+            task=record.task,
+            instruction=record.instruction,
+            response=record.response,
+            image=image,
+            audio=audio,
+            sample_rate=rate,
+            boxes=record.boxes,
+            intervals=record.intervals,
+            label=record.label,
+            kind=record.kind,
+            references=record.references,
+            provenance={"source": record.source, "image": record.image, "audio": record.audio}
+            | record.provenance,
+        )
+
+    def texts(self) -> list[str]:
+        """Instructions and answers of up to some thousand records of each task, spread over all of them."""
+        found: list[str] = []
+        for task in self.tasks:
+            rows = self._rows.get(("train", task))
+            if rows is not None:
+                spread = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))]
+                some = self._table.select_columns(["instruction", "response", "references"])[spread]
+                found += some["instruction"] + some["response"]
+                found += [text for texts in some["references"] for text in texts or ()]
+        return found
+
+    def _counted(self) -> str:
+        counts = ", ".join(
+            f"{split} {task} {len(rows)}" for (split, task), rows in sorted(self._rows.items())
+        )
+        return f"There are: {counts}."
+
+
+def _frozen(values: Any) -> tuple[Any, ...]:
+    return tuple(tuple(v) if isinstance(v, list) else v for v in values or ())
+
+
+def _rows(table: Any, place: Path) -> dict[tuple[str, str], np.ndarray]:
+    """(split, task) -> the rows that have it. Both are checked in all records, and where paths lead."""
+    codes, known = [], []
+    for name, allowed in (("split", SPLITS), ("task", TASKS)):
+        column = table.data.column(name).dictionary_encode().combine_chunks()
+        words = column.dictionary.to_pylist()
+        wrong = [word for word in words if word not in allowed]
+        if wrong or column.null_count:
+            what = repr(wrong[0]) if wrong else "none"
+            raise AvalignError(f"{place}: a record has the {name} {what}.{suggest(str(what), allowed)}")
+        codes.append(column.indices.to_numpy(zero_copy_only=False))
+        known.append(words)
+    for name in ("image", "audio"):
+        for chunk in table.data.column(name).dictionary_encode().chunks:
+            outside = next(
+                (p for p in chunk.dictionary.to_pylist() if p is not None and not stays_inside(p)), None
+            )
+            if outside is not None:
+                raise AvalignError(f"{place}: {name} {outside!r} is not a path below the manifest's folder")
+    return {
+        (split, task): np.flatnonzero((codes[0] == i) & (codes[1] == j))
+        for i, split in enumerate(known[0])
+        for j, task in enumerate(known[1])
+        if ((codes[0] == i) & (codes[1] == j)).any()
+    }

@@ -1,0 +1,105 @@
+"""One line of a manifest: a sample by the names of its files, before anything is decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from avalign.batch import TASKS
+from avalign.errors import AvalignError, suggest
+
+VERSION = 1  # of the schema; raised when a field is added, renamed or changes its meaning
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sample as a manifest keeps it: one JSON object a line, or one row of a Parquet file.
+
+    Paths are relative to the manifest's folder, with "/". `image` may be a video; `frame_time` says which
+    frame is meant. `audio` may be a video or a long recording; the span says which part is meant.
+    Units: boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; times in seconds: of the file for
+           frame_time and the span, of the span for intervals
+    """
+
+    id: str
+    task: str  # one of TASKS
+    split: str  # one of SPLITS
+    source: str  # the data set it was made from
+    instruction: str  # holds "<image>" and "<audio>" where the media belong
+    response: str
+    image: str | None = None
+    frame_time: float | None = None
+    audio: str | None = None
+    audio_start: float | None = None
+    audio_end: float | None = None
+    references: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    intervals: tuple[tuple[float, float], ...] = ()
+    label: str | None = None
+    kind: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        where = f"record {self.id!r}"
+        if self.version != VERSION:
+            raise AvalignError(f"{where}: version is {self.version}, this avalign reads {VERSION}")
+        if not self.id:
+            raise AvalignError(f"a record of {self.source!r} has no id")
+        if self.task not in TASKS:
+            raise AvalignError(f"{where}: no task {self.task!r}.{suggest(self.task, TASKS)}")
+        if self.split not in SPLITS:
+            raise AvalignError(f"{where}: no split {self.split!r}.{suggest(self.split, SPLITS)}")
+        for name, path in (("image", self.image), ("audio", self.audio)):
+            if path is not None and not stays_inside(path):
+                raise AvalignError(f"{where}: {name} {path!r} is not a path below the manifest's folder")
+        if self.frame_time is not None and (self.image is None or not self.frame_time >= 0):
+            raise AvalignError(
+                f"{where}: frame_time {self.frame_time} s needs an image, and to be 0 or above"
+            )
+        if self.audio_end is not None and self.audio_start is None:
+            raise AvalignError(f"{where}: audio_end is given without audio_start")
+        if self.audio_start is not None:
+            end = float("inf") if self.audio_end is None else self.audio_end
+            if self.audio is None or not 0 <= self.audio_start < end:
+                raise AvalignError(
+                    f"{where}: the span [{self.audio_start:g}, {end:g}] s needs an audio file, a start of 0 "
+                    "or above and an end behind it"
+                )
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path is relative, of this manifest's form, and leaves no folder it has entered."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path
+
+
+def to_json(record: Record) -> str:
+    """A line of a manifest, without the line's end. Fields that hold nothing are left out."""
+    fields = asdict(record)
+    kept = {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
+    if "provenance" in kept:  # any shape: kept as text, so that every line has the same columns
+        kept["provenance"] = json.dumps(kept["provenance"], ensure_ascii=False, sort_keys=True)
+    return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+
+
+def write(records: Iterable[Record], file: Path) -> int:
+    """Write a JSONL manifest, whole or not at all. Returns how many records it has; no two of one id."""
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    seen: set[str] = set()
+    try:
+        with open(unfinished, "w", encoding="utf-8") as lines:
+            for record in records:
+                if record.id in seen:
+                    raise AvalignError(f"{file}: two records have the id {record.id!r}")
+                seen.add(record.id)
+                lines.write(to_json(record) + "\n")
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return len(seen)

@@ -1,0 +1,250 @@
+"""Manifests: what is written is what is read, training sees every record, and each defect is named."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from avalign.batch import TASKS
+from avalign.collate import check
+from avalign.data.manifest import Manifest
+from avalign.data.manifest.record import Record, to_json, write
+from avalign.data.manifest.shuffle import shuffled
+from avalign.data.manifest.table import columns
+from avalign.data.media import MediaError
+from avalign.errors import AvalignError
+from avalign.grammar import write_box, write_interval
+from tests.strategies import quick
+from tests.test_video import RATE, beeps, write_video
+
+RESPONSES = {
+    "arig": write_box((0.1, 0.2, 0.5, 0.9), "dog"),
+    "igatl": write_interval((0.25, 0.75)),
+    "avfc": "True",
+    "avqa": "dog",
+    "avcap": "a dog barks on a lawn",
+}
+
+
+def records(count: int = 8) -> list[Record]:
+    """`count` of each task and split, on one picture, one video and one recording."""
+    return [
+        Record(
+            id=f"{split}-{task}-{k}",
+            task=task,
+            split=split,
+            source="made",
+            instruction=f"<image><audio>Question {k}?",
+            response=RESPONSES[task],
+            image="clip.mp4" if k % 2 else "pictures/a.png",
+            frame_time=0.2 * (1 + k) if k % 2 else None,
+            audio="a.wav" if k % 3 else "clip.mp4",
+            audio_start=0.02 * (row := count * (5 * s + t) + k),
+            audio_end=0.02 * row + 1.5,
+            references=("a dog barks",) if task == "avcap" else (),
+            boxes=((0.1, 0.2, 0.5, 0.9),) if task == "arig" else (),
+            intervals=((0.25, 0.75),) if task == "igatl" else (),
+            label="dog",
+            kind={"avfc": "type1", "avqa": "sounding"}.get(task),
+            provenance={"video": f"-{k}", "frames": [k, k + 1]},
+        )
+        for s, split in enumerate(("train", "val", "test"))
+        for t, task in enumerate(TASKS)
+        for k in range(count)
+    ]
+
+
+def write_manifest(folder: Path, made: list[Record] | None = None) -> Path:
+    """A manifest and its media."""
+    import soundfile
+
+    (folder / "pictures").mkdir(parents=True)
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "pictures" / "a.png")
+    soundfile.write(folder / "a.wav", beeps(), RATE)
+    write_video(folder / "clip.mp4", beeps())
+    write(records() if made is None else made, folder / "made.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("manifest"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+
+
+def opened(root: Path, seed: int = 0, **options: Any) -> Manifest:
+    source = Manifest(**options)
+    source.prepare(str(root), seed=seed)
+    return source
+
+
+def test_every_record_comes_back_as_it_was_written(folder: Path) -> None:
+    source = opened(folder)
+    assert [source.record(row) for row in range(len(records()))] == records()
+
+
+def test_parquet_is_the_same_as_jsonl(folder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    rows = [json.loads(to_json(record)) for record in records()]
+    full = {name: [row.get(name) for row in rows] for name in columns()}
+    datasets.Dataset.from_dict(full, features=columns()).to_parquet(tmp_path / "made.parquet")
+    source = opened(tmp_path / "made.parquet", media=str(folder))
+    assert [source.record(row) for row in range(len(rows))] == records()
+    assert source.sample("test", "arig", 1).image.shape == (48, 64, 3)
+
+
+def test_a_sample_is_its_record_with_the_media_decoded(folder: Path) -> None:
+    source = opened(folder)
+    for index, record in enumerate(r for r in records() if (r.split, r.task) == ("test", "igatl")):
+        sample = source.sample("test", "igatl", index)
+        check(sample)
+        assert (sample.id, sample.instruction, sample.intervals) == (
+            record.id,
+            record.instruction,
+            record.intervals,
+        )
+        assert sample.provenance["video"] == f"-{index}"
+        assert len(sample.audio) == round(1.5 * RATE)
+        t = np.arange(RATE * 4) / RATE
+        begin = round(record.audio_start * RATE)
+        expected = (0.3 * np.sin(2 * np.pi * 300 * (1 + t.astype(int)) * t))[
+            begin : begin + round(1.5 * RATE)
+        ]
+        assert np.corrcoef(sample.audio, expected)[0, 1] > 0.98
+        grey = 90 if record.frame_time is None else 10 * (1 + index) + 20
+        assert sample.image[36:, 40:].mean() == pytest.approx(grey, abs=4)
+
+
+def test_training_sees_every_record_before_any_again(folder: Path) -> None:
+    source = opened(folder)
+    epochs = [[source.sample("train", "avqa", k).id for k in range(e * 8, e * 8 + 8)] for e in range(3)]
+    expected = sorted(r.id for r in records() if (r.split, r.task) == ("train", "avqa"))
+    assert all(sorted(epoch) == expected for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2], "each time in another order"
+    assert opened(folder, seed=1).sample("train", "avqa", 0).id != epochs[0][0] or (
+        [opened(folder, seed=1).sample("train", "avqa", k).id for k in range(8)] != epochs[0]
+    )
+
+
+@given(
+    count=st.integers(1, 300), key=st.tuples(st.integers(0, 2**31), st.integers(0, 4), st.integers(0, 10**6))
+)
+@quick
+def test_the_order_is_one_to_one(count: int, key: tuple[int, ...]) -> None:
+    assert sorted(shuffled(place, count, key) for place in range(count)) == list(range(count))
+
+
+def test_the_order_looks_random() -> None:
+    """Every place is as likely as any other, and neighbours do not stay together."""
+    landed = Counter(shuffled(3, 10, (seed, 0, 0)) for seed in range(4000))
+    assert min(landed.values()) > 300
+    assert max(landed.values()) < 500
+    order = np.array([shuffled(place, 1000, (7, 1, 2)) for place in range(1000)])
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.1
+    assert (np.abs(np.diff(order)) == 1).sum() < 12, "two are expected"
+
+
+def test_an_evaluation_of_more_than_there_is_says_what_there_is(folder: Path) -> None:
+    source = opened(folder)
+    assert source.size("test", "arig") == 8
+    with pytest.raises(
+        AvalignError, match=r"has 8 records of task 'arig', number 8 .*lower evaluation\.samples"
+    ):
+        source.sample("test", "arig", 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"task": "arigg"}, "no task 'arigg'. Did you mean 'arig'"),
+        ({"split": "tests"}, "no split 'tests'. Did you mean 'test'"),
+        ({"image": "../a.png"}, "not a path below"),
+        ({"image": "/etc/a.png"}, "not a path below"),
+        ({"audio": None}, "needs an audio file"),
+        ({"audio_end": 0.1, "audio_start": 0.5}, r"span \[0.5, 0.1\]"),
+        ({"audio_end": 0.1, "audio_start": None}, "audio_end is given without"),
+        ({"frame_time": -1.0}, "frame_time -1.0 s"),
+        ({"version": 2}, "version is 2, this avalign reads 1"),
+        ({"id": ""}, "has no id"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(AvalignError, match=why):
+        replace(records()[0], **changes)
+
+
+def line(**changes: Any) -> str:
+    fields = json.loads(to_json(records()[0])) | changes
+    return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "holds no record"),
+        ("nonsense\n", r"made\.jsonl:1: is not JSON"),
+        (line(imagee="a.png"), "no field 'imagee'. Did you mean 'image'"),
+        (line() + "\n" + line(extra="x"), "is not a manifest of version 1"),
+        (line() + "\n" + line(boxes="x"), "is not a manifest of version 1"),
+        (line() + "\n" + line()[:50], "is not a manifest of version 1"),
+        (line() + "\n" + line(task="asdf"), "has the task 'asdf'"),
+        (line() + "\n" + line(split=None), "has the split none"),
+        (line() + "\n" + line(image="../../x.png"), "'../../x.png' is not a path below"),
+    ],
+)
+def test_a_broken_manifest_is_refused_when_it_is_opened(content: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "made.jsonl").write_text(content)
+    with pytest.raises(AvalignError, match=why):
+        opened(tmp_path)
+
+
+def test_a_record_that_lacks_something_or_is_newer_is_named_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "made.jsonl").write_text(line(response=None) + "\n" + line(version=2))
+    source = opened(tmp_path)
+    with pytest.raises(AvalignError, match="record 'train-arig-0' lacks response"):
+        source.record(0)
+    with pytest.raises(AvalignError, match="version is 2"):
+        source.record(1)
+
+
+def test_a_place_without_a_manifest_is_named(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(AvalignError, match="no such manifest"):
+        opened(tmp_path / "absent")
+    with pytest.raises(AvalignError, match="holds no manifest"):
+        opened(tmp_path)
+    with pytest.raises(AvalignError, match=r"data\.root has to name"):
+        Manifest().prepare(None, seed=0)
+    (tmp_path / "a.jsonl").write_text(line())
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(AvalignError, match="which are the manifest"):
+        opened(tmp_path)
+
+
+def test_a_missing_file_is_an_error_with_its_name(tmp_path: Path) -> None:
+    write([replace(records()[0], image="lost.png")], tmp_path / "made.jsonl")
+    with pytest.raises(MediaError, match=r"lost\.png: no such file"):
+        opened(tmp_path).sample("train", "arig", 0)
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "made.jsonl"
+    assert write(records(1), file) == 15
+    before = file.read_text()
+    with pytest.raises(AvalignError, match="two records have the id"):
+        write([records()[0], records()[0]], file)
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,0 +1,136 @@
+"""Frames and sound out of videos: the right frame at the right time, the right stretch of sound."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avalign.data.media import MediaError, read_audio, read_frame
+from tests.tolerances import assert_close
+
+av = pytest.importorskip("av")
+
+FPS, SECONDS, RATE = 5, 4, 16_000
+
+
+def write_video(file: Path, sound: np.ndarray | None = None, audio_codec: str = "aac") -> Path:
+    """Frame k of FPS * SECONDS is of grey 10 k + 20, its top left quarter white; beside it, `sound`."""
+    with av.open(str(file), "w") as container:
+        video = container.add_stream("mpeg4", rate=FPS)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.time_base = Fraction(1, FPS)
+        audio = None if sound is None else container.add_stream(audio_codec, rate=RATE, layout="mono")
+        for k in range(FPS * SECONDS):
+            picture = np.full((48, 64, 3), 10 * k + 20, np.uint8)
+            picture[:24, :32] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = k
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            for begin in range(0, len(sound), 1024):
+                piece = av.AudioFrame.from_ndarray(
+                    sound[None, begin : begin + 1024], format="fltp", layout="mono"
+                )
+                piece.rate, piece.pts = RATE, begin
+                container.mux(audio.encode(piece))
+            container.mux(audio.encode(None))
+    return file
+
+
+def beeps() -> np.ndarray:
+    """A tone of another pitch in each second: 300, 600, 900, 1200 Hz."""
+    t = np.arange(RATE * SECONDS) / RATE
+    return (0.3 * np.sin(2 * np.pi * 300 * (1 + t.astype(int)) * t)).astype(np.float32)
+
+
+def pitch(audio: np.ndarray, rate: int) -> float:
+    return float(np.abs(np.fft.rfft(audio)).argmax() * rate / len(audio))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "clip.mp4", beeps())
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 12, 19])
+@pytest.mark.parametrize("late", [0.0, 0.19])
+def test_the_frame_shown_at_a_time_is_read(video: Path, number: int, late: float) -> None:
+    picture = read_frame(video, number / FPS + late)
+    assert picture.shape == (48, 64, 3)
+    assert picture.dtype == np.uint8
+    assert picture[36:, 40:].mean() == pytest.approx(10 * number + 20, abs=4)
+    assert picture[:20, :28].mean() > 240
+
+
+def test_a_time_behind_the_end_is_refused(video: Path) -> None:
+    with pytest.raises(MediaError, match=r"no frame at 9 s: the last begins at 3\.80 s"):
+        read_frame(video, 9.0)
+
+
+def test_a_turned_video_is_set_upright(video: Path, tmp_path: Path) -> None:
+    """A phone writes the angle into the track's header: a matrix of nine numbers, 48 bytes into 'tkhd'."""
+    content = bytearray(video.read_bytes())
+    head = content.index(b"tkhd") + 4
+    one = 1 << 16
+    quarter_to_the_right = (0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    content[head + 40 : head + 76] = struct.pack(">9i", *quarter_to_the_right)
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(bytes(content))
+    picture = read_frame(turned, 1.0)
+    assert picture.shape == (64, 48, 3)
+    assert picture[:28, 28:].mean() > 240, "what was top left is top right"
+    assert picture[40:, :20].mean() == pytest.approx(70, abs=4)
+
+
+@pytest.mark.parametrize("second", range(SECONDS))
+def test_a_stretch_of_a_videos_sound_is_the_right_one(video: Path, second: int) -> None:
+    audio, rate = read_audio(video, second + 0.1, second + 0.9)
+    assert rate == RATE
+    assert len(audio) == round(0.8 * RATE)
+    assert pitch(audio, rate) == pytest.approx(300 * (second + 1), abs=3)
+
+
+def test_a_stretch_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", beeps(), RATE, subtype="FLOAT")
+    audio, rate = read_audio(tmp_path / "a.wav", 1.25, 2.5)
+    assert rate == RATE
+    assert_close(audio, beeps()[20_000:40_000])
+    whole, _ = read_audio(tmp_path / "a.wav")
+    assert len(whole) == RATE * SECONDS
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp4"])
+def test_a_stretch_behind_the_end_is_refused(video: Path, tmp_path: Path, suffix: str) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", beeps(), RATE)
+    file = video if suffix == "mp4" else tmp_path / "a.wav"
+    with pytest.raises(MediaError, match=r"lasts .* s, its part from 3 s to 6 s is meant"):
+        read_audio(file, 3.0, 6.0)
+    with pytest.raises(MediaError, match="lasts"):
+        read_audio(file, 30.0)
+
+
+def test_what_is_no_video_or_has_none_of_the_kind_is_named(video: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("no video at all")
+    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as a video; PyAV:"):
+        read_frame(text, 0.0)
+    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: .*; PyAV:"):
+        read_audio(text)
+    with pytest.raises(MediaError, match="no such file"):
+        read_frame(tmp_path / "absent.mp4", 0.0)
+    silent = write_video(tmp_path / "silent.mp4")
+    with pytest.raises(MediaError, match=r"silent\.mp4: holds no audio"):
+        read_audio(silent)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"cut\.mp4"):
+        read_frame(cut, 1.0)
