@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,8 @@ from PIL import Image
 from avalign.batch import TASKS
 from avalign.collate import check
 from avalign.data.manifest import Manifest
-from avalign.data.manifest.record import Record, to_json, write
+from avalign.data.manifest.record import FIELDS, Record, to_json, write
 from avalign.data.manifest.shuffle import shuffled
-from avalign.data.manifest.table import columns
 from avalign.data.media import MediaError
 from avalign.errors import AvalignError
 from avalign.grammar import write_box, write_interval
@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+    monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def opened(root: Path, seed: int = 0, **options: Any) -> Manifest:
@@ -93,17 +93,16 @@ def opened(root: Path, seed: int = 0, **options: Any) -> Manifest:
 
 def test_every_record_comes_back_as_it_was_written(folder: Path) -> None:
     source = opened(folder)
-    assert [source.record(row) for row in range(len(records()))] == records()
+    assert list(source.table) == records()
 
 
 def test_parquet_is_the_same_as_jsonl(folder: Path, tmp_path: Path) -> None:
-    import datasets
-
-    rows = [json.loads(to_json(record)) for record in records()]
-    full = {name: [row.get(name) for row in rows] for name in columns()}
-    datasets.Dataset.from_dict(full, features=columns()).to_parquet(tmp_path / "made.parquet")
+    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [dict.fromkeys(FIELDS) | json.loads(to_json(record)) for record in records()]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "made.parquet")
     source = opened(tmp_path / "made.parquet", media=str(folder))
-    assert [source.record(row) for row in range(len(rows))] == records()
+    assert list(source.table) == records()
     assert source.sample("test", "arig", 1).image.shape == (48, 64, 3)
 
 
@@ -198,12 +197,23 @@ def line(**changes: Any) -> str:
         ("", "holds no record"),
         ("nonsense\n", r"made\.jsonl:1: is not JSON"),
         (line(imagee="a.png"), "no field 'imagee'. Did you mean 'image'"),
-        (line() + "\n" + line(extra="x"), "is not a manifest of version 1"),
-        (line() + "\n" + line(boxes="x"), "is not a manifest of version 1"),
-        (line() + "\n" + line()[:50], "is not a manifest of version 1"),
-        (line() + "\n" + line(task="asdf"), "has the task 'asdf'"),
-        (line() + "\n" + line(split=None), "has the split none"),
+        ("[1]", r"made\.jsonl:1: is not a JSON object but a list"),
+        (line() + "\n\n" + line(extra="x"), r"made\.jsonl:3: a record has no field 'extra'"),
+        (line() + "\n" + line(boxes="x"), r":2: boxes is \"x\", not a list"),
+        (
+            line() + "\n" + line(boxes=[[0, 1, 1]]),
+            r":2: record 'train-arig-0': \[0, 1, 1\] is not a list of 4",
+        ),
+        (line() + "\n" + line(intervals=[[0, "1"]]), "is not a list of 2 numbers"),
+        (line() + "\n" + line(references=[1]), "a list of texts"),
+        (line() + "\n" + line(provenance="{"), "record 'train-arig-0': Expecting"),
+        (line() + "\n" + line()[:50], r":2: is not JSON"),
+        (line() + "\n" + line(task="asdf"), "no task 'asdf'"),
+        (line() + "\n" + line(split=None), "lacks split"),
+        (line() + "\n" + line(response=None), "record 'train-arig-0' lacks response"),
+        (line() + "\n" + line(version=2), "version is 2"),
         (line() + "\n" + line(image="../../x.png"), "'../../x.png' is not a path below"),
+        (line() + "\n" + line(id="other") + "\n" + line(), "two records have the id 'train-arig-0'"),
     ],
 )
 def test_a_broken_manifest_is_refused_when_it_is_opened(content: str, why: str, tmp_path: Path) -> None:
@@ -212,13 +222,43 @@ def test_a_broken_manifest_is_refused_when_it_is_opened(content: str, why: str, 
         opened(tmp_path)
 
 
-def test_a_record_that_lacks_something_or_is_newer_is_named_when_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "made.jsonl").write_text(line(response=None) + "\n" + line(version=2))
-    source = opened(tmp_path)
-    with pytest.raises(AvalignError, match="record 'train-arig-0' lacks response"):
-        source.record(0)
-    with pytest.raises(AvalignError, match="version is 2"):
-        source.record(1)
+def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "made.jsonl"
+    file.write_text(line())
+    assert len(opened(tmp_path).table) == 1
+    file.write_text(line() + "\n" + line(id="other"))
+    assert [record.id for record in opened(tmp_path).table] == ["train-arig-0", "other"]
+
+
+def test_an_index_is_made_once_and_cannot_be_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "made.jsonl").write_text(line() + "\n" + line()[:50])
+    with pytest.raises(AvalignError):
+        opened(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.*")), "nothing is kept of a file that is refused"
+    write(records(), tmp_path / "made.jsonl")
+    opened(tmp_path)
+    monkeypatch.setattr(
+        "avalign.data.manifest.table.from_json", lambda _: pytest.fail("every line is read again")
+    )
+    assert len(opened(tmp_path).table) == len(records())
+
+
+def test_it_goes_to_a_loader_process_and_back(folder: Path) -> None:
+    source = opened(folder)
+    source.table[0]
+    assert (
+        pickle.loads(pickle.dumps(source)).sample("val", "avfc", 3).id == source.sample("val", "avfc", 3).id
+    )
+
+
+def test_several_files_follow_each_other(tmp_path: Path) -> None:
+    made = records()
+    write(made[:7], tmp_path / "a.jsonl")
+    write(made[7:], tmp_path / "b.jsonl")
+    assert list(opened(tmp_path).table) == made
 
 
 def test_a_place_without_a_manifest_is_named(tmp_path: Path, folder: Path) -> None:
@@ -230,7 +270,7 @@ def test_a_place_without_a_manifest_is_named(tmp_path: Path, folder: Path) -> No
         Manifest().prepare(None, seed=0)
     (tmp_path / "a.jsonl").write_text(line())
     (tmp_path / "b.parquet").write_bytes(b"")
-    with pytest.raises(AvalignError, match="which are the manifest"):
+    with pytest.raises(AvalignError, match="name the one that is"):
         opened(tmp_path)
 
 

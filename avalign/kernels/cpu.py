@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avalign.cache import cache_folder
 from avalign.kernels.solved import Gradients, Solved
 
 SOURCE = Path(__file__).with_name("cpu_source")
@@ -239,10 +240,8 @@ def _processor() -> str:
 
 
 def _cache_folder() -> Path:
-    home = os.environ.get("AVALIGN_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "avalign"
-    )
-    for folder in (Path(home), Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}"):
+    home = cache_folder()
+    for folder in (home, Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():

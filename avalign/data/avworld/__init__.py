@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from avalign.batch import TASKS, Sample
+from avalign.cache import cache_folder
 from avalign.data.avworld import questions as asking
 from avalign.data.avworld import scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
@@ -59,12 +59,11 @@ class AvWorld:
         self._splits: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
-        """Generate what the cache lacks, under `root` (else AVALIGN_CACHE, else ~/.cache/avalign)."""
+        """Generate what the cache lacks, under `root` (else the cache)."""
         self.seed = seed
-        default = os.environ.get("AVALIGN_CACHE") or Path.home() / ".cache" / "avalign"
         for split in SPLITS:
             key = hashlib.sha256(repr((VERSION, seed, split, self.counts[split])).encode()).hexdigest()[:12]
-            folder = Path(root or default) / f"avworld-{split}-{key}"
+            folder = (Path(root) if root else cache_folder()) / f"avworld-{split}-{key}"
             if not folder.exists():
                 _generate(folder, self.counts[split], (seed, SPLITS.index(split)), workers)
             lines = (folder / "scenes.jsonl").read_text().splitlines()

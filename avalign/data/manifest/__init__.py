@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from avalign.batch import TASKS, Sample
-from avalign.data.manifest.record import SPLITS, Record, stays_inside
+from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.shuffle import shuffled
-from avalign.data.manifest.table import open_table
+from avalign.data.manifest.table import Table
 from avalign.data.media import read_audio, read_frame, read_image
 from avalign.errors import AvalignError, suggest
 
@@ -32,7 +31,6 @@ class Manifest:
         self.skipped: list[str] = []
         self.tasks: tuple[str, ...] = ()
         self.seed = 0
-        self._table: Any = None
         self._rows: dict[tuple[str, str], np.ndarray] = {}
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
@@ -40,30 +38,18 @@ class Manifest:
         if root is None:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
         place = Path(root)
-        self._table, self.seed = open_table(place), seed
+        self.table, self.seed = Table(place, _told), seed
         self.folder = Path(self.media) if self.media else (place if place.is_dir() else place.parent)
-        self._rows = _rows(self._table, place)
-        self.tasks = tuple(task for task in TASKS if any((split, task) in self._rows for split in SPLITS))
+        self._rows = {
+            (split, task): np.flatnonzero((self.table.split == i) & (self.table.task == j))
+            for i, split in enumerate(SPLITS)
+            for j, task in enumerate(TASKS)
+        }
+        self.tasks = tuple(task for task in TASKS if any(len(self._rows[s, task]) for s in SPLITS))
 
     def size(self, split: str, task: str) -> int:
         """How many records a split has of a task."""
         return len(self._rows.get((split, task), ()))
-
-    def record(self, row: int) -> Record:
-        """The record in a row of the table, checked. Raises AvalignError that names it."""
-        fields = self._table[int(row)]
-        for name in ("references", "boxes", "intervals"):
-            fields[name] = _frozen(fields[name])
-        if fields["provenance"] is not None:
-            fields["provenance"] = json.loads(fields["provenance"])
-        kept = {name: value for name, value in fields.items() if value is not None}
-        try:
-            return Record(**kept)
-        except TypeError as error:
-            lacking = [name for name in ("id", "source", "instruction", "response") if name not in kept]
-            raise AvalignError(
-                f"record {kept.get('id', f'in row {row}')!r} lacks {', '.join(lacking)}"
-            ) from error
 
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Record `index` of a task, its media decoded. MediaError names a file that cannot be used.
@@ -85,7 +71,7 @@ class Manifest:
                 f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was asked "
                 f"for: lower evaluation.samples. {self._counted()}"
             )
-        return self._decoded(self.record(self._rows[split, task][place]))
+        return self._decoded(self.table[self._rows[split, task][place]])
 
     def _decoded(self, record: Record) -> Sample:
         image = audio = None
@@ -116,12 +102,10 @@ class Manifest:
         """Instructions and answers of up to some thousand records of each task, spread over all of them."""
         found: list[str] = []
         for task in self.tasks:
-            rows = self._rows.get(("train", task))
-            if rows is not None:
-                spread = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))]
-                some = self._table.select_columns(["instruction", "response", "references"])[spread]
-                found += some["instruction"] + some["response"]
-                found += [text for texts in some["references"] for text in texts or ()]
+            rows = self._rows["train", task]
+            spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))
+            for record in map(self.table.__getitem__, rows[spread]):
+                found += [record.instruction, record.response, *record.references]
         return found
 
     def _counted(self) -> str:
@@ -131,32 +115,5 @@ class Manifest:
         return f"There are: {counts}."
 
 
-def _frozen(values: Any) -> tuple[Any, ...]:
-    return tuple(tuple(v) if isinstance(v, list) else v for v in values or ())
-
-
-def _rows(table: Any, place: Path) -> dict[tuple[str, str], np.ndarray]:
-    """(split, task) -> the rows that have it. Both are checked in all records, and where paths lead."""
-    codes, known = [], []
-    for name, allowed in (("split", SPLITS), ("task", TASKS)):
-        column = table.data.column(name).dictionary_encode().combine_chunks()
-        words = column.dictionary.to_pylist()
-        wrong = [word for word in words if word not in allowed]
-        if wrong or column.null_count:
-            what = repr(wrong[0]) if wrong else "none"
-            raise AvalignError(f"{place}: a record has the {name} {what}.{suggest(str(what), allowed)}")
-        codes.append(column.indices.to_numpy(zero_copy_only=False))
-        known.append(words)
-    for name in ("image", "audio"):
-        for chunk in table.data.column(name).dictionary_encode().chunks:
-            outside = next(
-                (p for p in chunk.dictionary.to_pylist() if p is not None and not stays_inside(p)), None
-            )
-            if outside is not None:
-                raise AvalignError(f"{place}: {name} {outside!r} is not a path below the manifest's folder")
-    return {
-        (split, task): np.flatnonzero((codes[0] == i) & (codes[1] == j))
-        for i, split in enumerate(known[0])
-        for j, task in enumerate(known[1])
-        if ((codes[0] == i) & (codes[1] == j)).any()
-    }
+def _told(file: Path, count: int) -> None:
+    print(f"... {file.name}: {count:,} records read", file=sys.stderr)

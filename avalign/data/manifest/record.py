@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from avalign.batch import TASKS
@@ -72,19 +72,72 @@ class Record:
                 )
 
 
+FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys((f.name for f in fields(Record)), (str,))
+FIELDS |= dict.fromkeys(("frame_time", "audio_start", "audio_end"), (int, float))
+FIELDS |= dict.fromkeys(("references", "boxes", "intervals"), (list,)) | {"version": (int,)}
+REQUIRED = ("id", "task", "split", "source", "instruction", "response", "version")
+_SAID: dict[tuple[type, ...], str] = {
+    (str,): "a text",
+    (int, float): "a number",
+    (list,): "a list",
+    (int,): "a whole number",
+}
+
+
 def stays_inside(path: str) -> bool:
-    """Whether a path is relative, of this manifest's form, and leaves no folder it has entered."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path
+    """Whether a path is relative, written with "/", and never leads up."""
+    return bool(path) and path[0] != "/" and "\\" not in path and ".." not in path.split("/")
 
 
 def to_json(record: Record) -> str:
     """A line of a manifest, without the line's end. Fields that hold nothing are left out."""
-    fields = asdict(record)
+    fields = {name: getattr(record, name) for name in FIELDS}
     kept = {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
-    if "provenance" in kept:  # any shape: kept as text, so that every line has the same columns
+    if "provenance" in kept:  # of any shape: kept as text, so that all lines have the same columns
         kept["provenance"] = json.dumps(kept["provenance"], ensure_ascii=False, sort_keys=True)
     return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(line: bytes | str) -> Record:
+    """The record of a line. AvalignError if it is none, lacks a field, or has one of another kind."""
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise AvalignError(f"is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise AvalignError(f"is not a JSON object but a {type(found).__name__}")
+    for name, value in found.items():
+        kind = FIELDS.get(name)
+        if kind is None:
+            raise AvalignError(f"a record has no field {name!r}.{suggest(name, FIELDS)}")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise AvalignError(f"{name} is {json.dumps(value)[:60]}, not {_SAID[kind]}")
+    lacking = [name for name in REQUIRED if name not in found]
+    if lacking:
+        raise AvalignError(f"record {found.get('id', '')!r} lacks {', '.join(lacking)}")
+    try:
+        if "references" in found:
+            found["references"] = _texts(found["references"])
+        for name, size in (("boxes", 4), ("intervals", 2)):
+            if name in found:
+                found[name] = tuple(_numbers(row, size) for row in found[name])
+        if "provenance" in found:
+            found["provenance"] = json.loads(found["provenance"])
+    except (TypeError, ValueError) as error:
+        raise AvalignError(f"record {found['id']!r}: {error}") from error
+    return Record(**found)
+
+
+def _texts(values: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError("references: a list of texts is needed")
+    return tuple(values)
+
+
+def _numbers(row: Any, size: int) -> tuple[float, ...]:
+    if len(row) != size or not all(type(number) in (int, float) for number in row):
+        raise ValueError(f"{row} is not a list of {size} numbers")
+    return tuple(row)
 
 
 def write(records: Iterable[Record], file: Path) -> int:

@@ -1,15 +1,77 @@
-"""A manifest's files as one table on disk: memory-mapped Arrow, whatever its size."""
+"""A manifest's files as one table: the lines stay on disk, an index of where each begins is held in memory.
+
+The index (13 bytes a record) is made once, when every line is read and checked, and kept in the cache.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import hashlib
+import json
+import mmap
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from avalign.data.manifest.record import Record
-from avalign.errors import AvalignError, suggest
+import numpy as np
+
+from avalign.batch import TASKS
+from avalign.cache import cache_folder
+from avalign.data.manifest.record import SPLITS, VERSION, Record, from_json
+from avalign.errors import AvalignError
 
 ENDINGS = (".jsonl", ".parquet")
+COLUMNS = np.dtype([("begin", "<u8"), ("id", "<u8"), ("split", "u1"), ("task", "u1")])
+
+Progress = Callable[[Path, int], None]
+
+
+class Table:
+    """The records of a manifest by number, in the order of its files and lines.
+
+    root:     folder of .jsonl or .parquet files, or one such file
+    progress: called with a file and the records read of it so far, while an index is made
+
+    Arrays: split, task (n,) uint8, places in SPLITS and TASKS
+    """
+
+    def __init__(self, root: Path, progress: Progress = lambda file, count: None) -> None:
+        self.root = root
+        self._maps: dict[int, mmap.mmap] = {}
+        self._files = [_as_lines(file) for file in files_of(root)]
+        indexes = [_index(file, progress) for file in self._files]
+        self._first = np.cumsum([0, *map(len, indexes)])
+        index = np.concatenate(indexes)
+        self.split, self.task, self._begin = (index[name].copy() for name in ("split", "task", "begin"))
+        self._refuse_repeated(index["id"])
+
+    def _refuse_repeated(self, hashes: np.ndarray) -> None:
+        order = np.argsort(hashes, kind="stable")
+        for place in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
+            one, two = self[order[place]].id, self[order[place + 1]].id
+            if one == two:  # and not just of one hash
+                raise AvalignError(f"{self.root}: two records have the id {one!r}")
+
+    def __len__(self) -> int:
+        return len(self._begin)
+
+    def line(self, number: int) -> bytes:
+        """The line of record `number`, as it stands in its file."""
+        file = int(np.searchsorted(self._first, number, "right")) - 1
+        if file not in self._maps:
+            with open(self._files[file], "rb") as opened:
+                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        begin = int(self._begin[number])
+        lines = self._maps[file]
+        end = lines.find(b"\n", begin)
+        return lines[begin : len(lines) if end < 0 else end]
+
+    def __getitem__(self, number: int) -> Record:
+        return from_json(self.line(number))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}  # every loader process opens its own
 
 
 def files_of(root: Path) -> list[Path]:
@@ -24,72 +86,80 @@ def files_of(root: Path) -> list[Path]:
     if not found or not endings <= set(ENDINGS):
         raise AvalignError(f"{root}: holds no manifest: a .jsonl or .parquet file is needed")
     if len(endings) > 1:
-        raise AvalignError(
-            f"{root}: holds .jsonl and .parquet files; which are the manifest? Name one, or part them"
-        )
+        raise AvalignError(f"{root}: holds .jsonl and .parquet files; name the one that is the manifest")
     return found
 
 
-def columns() -> Any:
-    """Every column of a manifest with its type, as `datasets` names them."""
-    from datasets import Features, List, Value
+def _index(file: Path, progress: Progress) -> np.ndarray:
+    """Where each record of a .jsonl file begins, its split and task, and a hash of its id. (n,) of COLUMNS"""
+    kept = _kept(file, ".npy")
+    if not kept.is_file():
+        rows = np.fromiter(_rows(file, progress), COLUMNS)
+        if not len(rows):
+            raise AvalignError(f"{file}: holds no record")
+        with _whole(kept) as unfinished, open(unfinished, "wb") as opened:
+            np.save(opened, rows)
+    index: np.ndarray = np.load(kept)
+    return index
 
-    text, number = Value("string"), Value("float64")
-    types = {"version": Value("int32")}
-    types |= dict.fromkeys(("frame_time", "audio_start", "audio_end"), number)
-    types |= {"references": List(text), "boxes": List(List(number)), "intervals": List(List(number))}
-    return Features({field.name: types.get(field.name, text) for field in fields(Record)})
+
+def _rows(file: Path, progress: Progress) -> Iterator[tuple[int, int, int, int]]:
+    begin = count = 0
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.isspace():
+                try:
+                    record = from_json(line)
+                except AvalignError as error:
+                    raise AvalignError(f"{file}:{number}: {error}") from error
+                hashed = int.from_bytes(hashlib.blake2b(record.id.encode(), digest_size=8).digest(), "little")
+                yield begin, hashed, SPLITS.index(record.split), TASKS.index(record.task)
+                count += 1
+                if count % 100_000 == 0:
+                    progress(file, count)
+            begin += len(line)
 
 
-def open_table(root: Path) -> Any:
-    """All records of the manifest's files as a `datasets.Dataset`, mapped into memory, not read into it.
-
-    JSONL and Parquet are turned into Arrow once and found again in the cache of `datasets`
-    (HF_DATASETS_CACHE). Columns that a record does not have are an error; those it leaves out are empty.
-    """
-    import datasets
-
-    files = files_of(root)
-    expected = columns()
-    _refuse_unknown(files[0], set(expected))
-    quiet = datasets.utils.logging.get_verbosity()
-    datasets.utils.logging.set_verbosity_error()
-    bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
+def _as_lines(file: Path) -> Path:
+    """The same records as .jsonl: the file itself, or what the cache keeps of a Parquet file."""
+    if file.suffix == ".jsonl":
+        return file
     try:
-        kind = "json" if files[0].suffix == ".jsonl" else "parquet"
-        return datasets.load_dataset(
-            kind, data_files=[str(f) for f in files], features=expected, split="train"
-        )
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        why = " ".join(str(cause).split())
-        raise AvalignError(f"{root}: is not a manifest of version 1: {why[:300]}") from error
-    finally:
-        datasets.utils.logging.set_verbosity(quiet)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-def _refuse_unknown(file: Path, known: set[str]) -> None:
-    """AvalignError for a first record with a field that no record has: misspelt, or of another format."""
-    if file.suffix == ".parquet":
+        import pyarrow as pa
         import pyarrow.parquet
-
-        names = list(pyarrow.parquet.read_schema(file).names)
-    else:
-        import json
-
-        with open(file, encoding="utf-8") as lines:
-            first = next((line for line in lines if line.strip()), "")
+    except ModuleNotFoundError:
+        raise AvalignError(
+            f"{file}: reading Parquet needs the package pyarrow: pip install pyarrow"
+        ) from None
+    kept = _kept(file, ".jsonl")
+    if not kept.is_file():
         try:
-            names = list(json.loads(first)) if first else []
-        except ValueError as error:
-            raise AvalignError(f"{file}:1: is not JSON: {error}") from error
-    if not names:
-        raise AvalignError(f"{file}: holds no record")
-    for name in names:
-        if name not in known:
-            raise AvalignError(f"{file}: a record has no field {name!r}.{suggest(name, known)}")
+            with _whole(kept) as unfinished, open(unfinished, "w", encoding="utf-8") as lines:
+                for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
+                    for row in rows.to_pylist():
+                        full = {name: value for name, value in row.items() if value is not None}
+                        lines.write(json.dumps(full, ensure_ascii=False) + "\n")
+        except pa.ArrowException as error:
+            raise AvalignError(f"{file}: is not a Parquet file: {error}") from error
+    return kept
+
+
+def _kept(file: Path, ending: str) -> Path:
+    """Where the cache keeps what is made of a file as it now is."""
+    state = file.stat()
+    name = f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {VERSION}"
+    return (
+        cache_folder() / "manifests" / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ending)
+    )
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A name to write to; what is written gets the file's own name only when all of it is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
