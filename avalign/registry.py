@@ -39,6 +39,8 @@ SHIPPED: dict[str, dict[str, str]] = {
         "language_modelling": "avalign.losses.language_modelling:LanguageModelling",
         "avopt": "avalign.losses.avopt:AVOpT",
         "avace": "avalign.losses.avace:AVACE",
+        "contrastive": "avalign.losses.contrastive:Contrastive",
+        "siglip": "avalign.losses.siglip:SigLip",
     },
     "llm": {
         "small": "avalign.llm:SmallLlama",

@@ -67,12 +67,13 @@ def example(b: int = 4, seed: int = 0) -> tuple[Outputs, Batch, dict[str, nn.Par
         box_mask=torch.tensor([[True, True], [True, False], [False, False], [True, True]] * b)[:b],
         intervals=torch.tensor([[[0.5, 2.0]]]).repeat(b, 1, 1),
         interval_mask=torch.tensor([[True], [False], [True], [True]] * b)[:b],
+        classes=torch.tensor([7, 8, 7, -1] * b)[:b],
     )
     fused = Fused(image, audio, parameters["image_map"].softmax(2), parameters["audio_map"].softmax(2))
     return Outputs(image, audio, fused, parameters["logits"], labels), batch, parameters
 
 
-def rows(outputs: Outputs, batch: Batch, part: slice) -> tuple[Outputs, Batch]:
+def rows(outputs: Outputs, batch: Batch, part: slice | Tensor) -> tuple[Outputs, Batch]:
     def cut(tokens: Tokens) -> Tokens:
         return Tokens(tokens.values[part], tokens.mask[part], tokens.where)
 

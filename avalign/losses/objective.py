@@ -40,6 +40,7 @@ SUPPLIES: dict[str, Callable[[Outputs, Batch], Tensor | None]] = {
     "time_target": lambda out, batch: _time_target(out, batch),  # (b, m), share inside the intervals
     "has_box": lambda out, batch: batch.has_image & batch.box_mask.any(1),  # (b,)
     "has_interval": lambda out, batch: batch.has_audio & batch.interval_mask.any(1),  # (b,)
+    "classes": lambda out, batch: batch.classes,  # (b,), one number for each class, -1 unknown
     "logits": lambda out, batch: out.logits,  # (b, t, v)
     "labels": lambda out, batch: out.labels,  # (b, t), -100 outside the response
 }
