@@ -23,8 +23,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from avalign import registry
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
-from avalign.recipe import Component, Model, Recipe
-from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, to_text
+from avalign.recipe import Component, Model, Recipe, weight_at
+from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, scalar, to_text
 
 PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a stage's `train` may name
 COMMAND_LINE = "command line"
@@ -102,11 +102,16 @@ def _inside(hint: Any, key: str = "") -> Any:
     return get_args(hint)[-1] if get_origin(hint) in (dict, list) else Any
 
 
+def _is_either(hint: Any) -> bool:
+    """Whether it is one value of several kinds, as a weight is a number or a schedule."""
+    return get_origin(hint) in (Union, types.UnionType)
+
+
 def _literals(hint: Any) -> list[str]:
     """The words an annotation allows, "fp32" and "bf16"."""
     if get_origin(hint) is Literal:
         return [value for value in get_args(hint) if isinstance(value, str)]
-    inner = get_args(hint) if get_origin(hint) in (Union, types.UnionType, Annotated) else ()
+    inner = get_args(hint) if _is_either(hint) or get_origin(hint) is Annotated else ()
     return [word for part in inner for word in _literals(part)]
 
 
@@ -129,7 +134,7 @@ def _normal(node: Node, hint: Any) -> Node:
 
 def _merge(old: Node, new: Node, hint: Any) -> Node:
     """`new` over `old`: mappings merge, all else replaces, another component drops the old options."""
-    if not (isinstance(old.value, dict) and isinstance(new.value, dict)):
+    if not (isinstance(old.value, dict) and isinstance(new.value, dict)) or _is_either(hint):
         return new
     merged = dict(old.value)
     if _is_component(hint) and "name" in new.value and new.value["name"].value != old.at(("name",)).value:
@@ -246,7 +251,9 @@ class _Reader:
         if not isinstance(node.value, list):
             said = node.value.get(key) if isinstance(node.value, dict) else None
             inner = _normal(said or Node(None, COMMAND_LINE), _inside(hint, key))
-            return Node({key: self.child(inner, ahead[1:], path, value, _inside(hint, key))}, COMMAND_LINE)
+            rest = node.value if _is_either(hint) and isinstance(node.value, dict) else {}
+            own = self.child(inner, ahead[1:], path, value, _inside(hint, key))
+            return Node({**rest, key: own}, COMMAND_LINE)
         items, hint = list(node.value), _inside(hint)
         labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
         index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
@@ -265,6 +272,8 @@ class _Reader:
             return self.component(node, hint, path, kind)
         if _is_section(hint):
             return self.section(node, hint, path)
+        if _is_either(hint) and isinstance(node.value, dict):
+            return self.one_mapping(node, hint, path)
         inner = _inside(hint)
         if get_origin(hint) is dict and isinstance(node.value, dict):
             said = {
@@ -277,6 +286,25 @@ class _Reader:
             rows = [self.value(child, inner, (*path, str(i)), kind) for i, child in enumerate(node.value)]
             return [None if row is WRONG else row for row in rows]
         return self.leaf(node, hint, path)
+
+    def one_mapping(self, node: Node, hint: Any, path: KeyPath) -> Any:
+        """A mapping that is one value, right or wrong as a whole, where a number would do too: a schedule."""
+        arm = next((arm for arm in get_args(hint) if get_origin(arm) is dict), None)
+        if arm is None:
+            return self.leaf(node, hint, path)
+        if not node.value:
+            self.report(node.where, path, "an empty mapping.")
+            return WRONG
+        key_hint, inner = get_args(arm)
+        said = {}
+        for key, child in node.value.items():
+            # keys are text in a Node; as an annotation may have it, they are numbers
+            known = self.leaf(Node(scalar(key), child.where, key), key_hint, (*path, key))
+            value = self.value(child, inner, (*path, key))
+            if known in said and known is not WRONG:
+                self.report(child.where, (*path, key), f"given twice, once as {_shown(known)}.")
+            said[known] = value
+        return WRONG if WRONG in [*said, *said.values()] else said
 
     def section(self, node: Node, hint: type[Any], path: KeyPath) -> Any:
         """A dataclass. A wrong value is replaced by its default, so that the rest can still be checked."""
@@ -387,6 +415,10 @@ class _Reader:
             known(f"{path}/train", stage.train, PARTS, "part of the model")
             known(f"{path}/weights", stage.weights, recipe.losses, "loss of this recipe")
             known(f"{path}/tasks", stage.tasks, TASKS, "task")
+            weights = {label: term.weight for label, term in recipe.losses.items()} | stage.weights
+            step = _nothing_on(list(weights.values()), stage.steps or 0)
+            if step is not None and recipe.losses:
+                refuse(f"{path}/weights", f"every loss has weight 0 at step {step}: nothing would be learnt.")
             if not any(stage.tasks.values()):
                 refuse(f"{path}/tasks", "no task has a share above 0.")
         known("evaluation/tasks", evaluation.tasks, TASKS, "task")
@@ -395,6 +427,14 @@ class _Reader:
             refuse(
                 "train/batch_size", f"{train.batch_size} is no multiple of gradient_accumulation, {parts}."
             )
+
+
+def _nothing_on(weights: Sequence[float | dict[int, float]], steps: int) -> int | None:
+    """The first of a stage's steps at which all weights are 0, if there is one."""
+    # Straight lines that are never below 0: their sum comes down to 0 only where one of them bends.
+    bends = {step for weight in weights if isinstance(weight, dict) for step in weight if step < steps}
+    off = [s for s in sorted({0, *bends}) if not any(weight_at(weight, s) for weight in weights)]
+    return off[0] if off else None
 
 
 def _in_yaml_words(message: str) -> str:
@@ -435,8 +475,8 @@ def _plain(value: Any, kind: str = "", fill: bool = True) -> Any:
     """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
     if isinstance(value, Component):
         options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
-        settings = {key: getattr(value, key) for key in _settings(type(value))}
-        return OneLine(to_jsonable_python({**settings, **options, **value.options}))
+        settings = {key: _plain(getattr(value, key)) for key in _settings(type(value))}
+        return OneLine({**settings, **to_jsonable_python({**options, **value.options})})
     if is_dataclass(value):
         return {
             f.name: _plain(getattr(value, f.name), f.metadata.get("kind", ""), fill) for f in fields(value)

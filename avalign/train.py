@@ -5,7 +5,7 @@ runs/meerkat/
     log.jsonl, tensorboard/         each loss term as training went
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
-    model/                          what `avalign.load` reads
+    model/                          what `avalign.load` reads, and losses.safetensors if a loss has weights
     eval/, report.html              scores, answers, pictures
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -29,12 +30,13 @@ from avalign.build import build_model, build_objective, build_source, trained_pa
 from avalign.data.draws import Draws
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
-from avalign.model import TOKENIZER, AudioVisualLM
+from avalign.model import TOKENIZER, AudioVisualLM, read_weights
 from avalign.recipe import Recipe, Stage
 from avalign.recipe_io import dump, read, write
 from avalign.versions import versions
 
 COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
+LOSSES = "losses.safetensors"  # what the losses themselves have learnt: a temperature
 
 
 def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path:
@@ -207,7 +209,7 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
         folder = Path(args.output_dir)
         done = folder / "done"
         if (done / COMPLETE).exists():
-            model.load(done, trained)
+            _load(done, model, objective, trained)
         else:
             set_seed(recipe.seed + 1 + number)  # a stage depends on its seed and the weights it starts from
             draws = Draws(
@@ -236,16 +238,30 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                     _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
             if _is_first_process():
-                model.save(done, trained)
+                _save(done, model, objective, trained)
                 _write_whole(done / COMPLETE, "")
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
             trainer.accelerator.wait_for_everyone()
         first_draw += stage.steps * recipe.train.batch_size
     if _is_first_process():
-        model.save(run / "model", trained)
+        _save(run / "model", model, objective, trained)
         _write_whole(run / "model" / COMPLETE, "")
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def _save(folder: Path, model: AudioVisualLM, objective: Objective, trained: set[str]) -> None:
+    model.save(folder, trained)
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in objective.state_dict().items()}
+    if weights:
+        save_file(weights, folder / LOSSES, metadata={"format": "pt"})
+
+
+def _load(folder: Path, model: AudioVisualLM, objective: Objective, trained: set[str]) -> None:
+    model.load(folder, trained)
+    expected = objective.state_dict()
+    if expected or (folder / LOSSES).exists():
+        read_weights(objective, folder / LOSSES, expected)
 
 
 def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
@@ -299,16 +315,18 @@ class Learner(nn.Module):
     def __init__(self, model: AudioVisualLM, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self._judged = False
+        self._judged: set[str] = set()
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        outputs = self.model(batch, language=self.objective.needs_logits)
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """step: of the stage, from 0: it decides the weights"""
+        outputs = self.model(batch, language=self.objective.needs_logits(step))
         with torch.autocast(batch.input_ids.device.type, enabled=False):  # bf16 is for the model
-            terms = self.objective.terms(outputs, batch)
-            if not self._judged:
-                refuse_unreachable(terms, self.model.parameters())
-                self._judged = True
-            return self.objective.total(terms)
+            terms = self.objective.terms(outputs, batch, step)
+            new = {label: value for label, value in terms.items() if label not in self._judged}
+            if new:
+                refuse_unreachable(new, self.model.parameters())  # a temperature that learns is not enough
+                self._judged |= set(new)
+            return self.objective.total(terms, step)
 
 
 class StageTrainer(Trainer):
@@ -345,7 +363,7 @@ class StageTrainer(Trainer):
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
         _note_skipped(self.run, inputs["skipped"], stage=self.stage.name, step=self.state.global_step + 1)
-        total, parts = model(batch)
+        total, parts = model(batch, self.state.global_step)
         for name, value in parts.items():
             number = float(value)
             if number == number:  # a part is nan where it applied to no sample
@@ -376,11 +394,17 @@ class StageTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
-        self.accelerator.unwrap_model(self.model).model.save(folder, self.trained)
+        learner = self.accelerator.unwrap_model(self.model)
+        _save(folder, learner.model, learner.objective, self.trained)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         learner = self.accelerator.unwrap_model(model or self.model)
-        learner.model.load(Path(resume_from_checkpoint), self.trained)
+        _load(Path(resume_from_checkpoint), learner.model, learner.objective, self.trained)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """A loss's own weights, a temperature or a bias, are drawn nowhere."""
+        named: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in named if not name.startswith("objective.")]
 
 
 class _MarkWhole(TrainerCallback):
