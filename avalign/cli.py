@@ -206,6 +206,44 @@ def bench_loss(
 
 
 @app.command()
+def ablate(
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY... KEY=VALUE...", help="YAML files, and settings of every arm."),
+    ],
+    seeds: Annotated[
+        str | None, typer.Option(help="How many, or a list: 0,4,7. The study's if not given.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each run; the cores shared out among the runs if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/ablations"),
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing, write the tables.")
+    ] = False,
+) -> None:
+    """Run studies, every arm under every seed, and say what each arm is worth. The same command goes on."""
+    from avalign.ablation import ablate as run_studies
+
+    files = [word for word in studies if "=" not in word or Path(word).is_file()]
+    settings = [word for word in studies if word not in files]
+    if not files:
+        raise AvalignError("name a study: avalign ablate recipes/ablations/alignment.yaml")
+    done = run_studies(
+        files,
+        settings,
+        seeds=seeds,
+        jobs=jobs,
+        threads=threads or max(1, (os.cpu_count() or 1) // jobs),
+        out=out,
+        report_only=report_only,
+        say=typer.echo,
+    )
+    raise typer.Exit(0 if done else 1)
+
+
+@app.command()
 def check(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.")], overrides: Overrides = None
 ) -> None:

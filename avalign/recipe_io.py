@@ -42,10 +42,20 @@ class RecipeError(AvalignError, ValueError):
         return "\n".join([f"{len(self.problems)} problems", *self.problems][len(self.problems) == 1 :])
 
 
-def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong."""
+def read(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), changes: Sequence[Node] = (), by: str = ""
+) -> Recipe:
+    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong.
+
+    overrides: key=value, over everything else
+    changes:   mappings of settings from another file, such as a study's, over the recipe's own. A key may
+               be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
+    by:        the place that named the file, ahead of what is said of a file that cannot be read
+    """
     reader = _Reader()
-    tree = reader.load(Path(path))
+    tree = reader.load(Path(path), by)
+    for change in changes:
+        tree = _complete(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
     for text in overrides:
         tree = _complete(reader.override(tree, text), Recipe, os.fspath(path))
     recipe: Recipe = reader.section(tree, Recipe, ())
@@ -238,6 +248,22 @@ class _Reader:
             return tree
         return _merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
 
+    def change(self, tree: Node, value: Node, behind: KeyPath, hint: Any) -> Node:
+        """What a mapping of settings says, setting by setting; a component is merged as a whole."""
+        entered = _is_section(hint) or get_origin(hint) in (dict, list)
+        if not (entered and isinstance(value.value, dict)):
+            return _merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
+        for key, node in value.value.items():
+            path = tuple(key.split("."))
+            if not all(path):
+                self.note(node.where, (*behind, key), "a dotted key names a setting: train.batch_size.")
+                continue
+            inner = hint
+            for word in path:
+                inner = _inside(inner, word)
+            tree = self.change(tree, node, (*behind, *path), inner)
+        return tree
+
     def child(self, node: Node, ahead: KeyPath, behind: KeyPath, value: Node, hint: Any) -> Node:
         """What an override says, as a child of `node`; lists are entered by index or by an item's `name`."""
         if not ahead:
@@ -245,14 +271,14 @@ class _Reader:
         key, path = ahead[0], (*behind, ahead[0])
         if not isinstance(node.value, list):
             said = node.value.get(key) if isinstance(node.value, dict) else None
-            inner = _normal(said or Node(None, COMMAND_LINE), _inside(hint, key))
-            return Node({key: self.child(inner, ahead[1:], path, value, _inside(hint, key))}, COMMAND_LINE)
+            inner = _normal(said or Node(None, value.where), _inside(hint, key))
+            return Node({key: self.child(inner, ahead[1:], path, value, _inside(hint, key))}, value.where)
         items, hint = list(node.value), _inside(hint)
         labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
         index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
         if index >= len(labels):
             known = [*map(str, range(len(labels))), *filter(None, labels)]
-            self.report(COMMAND_LINE, path, f"no such entry.{suggest(key, known)}")
+            self.report(value.where, path, f"no such entry.{suggest(key, known)}")
             return node
         items[index] = _merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
         return Node(items, node.where)

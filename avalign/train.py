@@ -16,7 +16,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
 from avalign.model import TOKENIZER, AudioVisualLM
 from avalign.recipe import Recipe, Stage
-from avalign.recipe_io import dump, read, write
+from avalign.recipe_io import read, write
+from avalign.recipe_kept import differing
 from avalign.versions import versions
 
 COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
@@ -143,29 +143,16 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     if resume and not written.exists():
         raise AvalignError(f"{run} holds no run to resume: it has no recipe.yaml")
     if written.exists():
-        before, now = _training_part(read(written)), _training_part(recipe)
-        if before != now:
-            words = {"- ": "was", "+ ": "now"}
-            changed = [f"  {words[line[:2]]}: {line[2:]}" for line in ndiff(before, now) if line[:2] in words]
+        changed = differing(read(written), recipe)
+        if changed:
             raise AvalignError(
                 f"{run} was begun with another recipe; resuming would not repeat it. Lines that differ:\n"
-                + "\n".join(changed)
+                + "\n".join(f"  {line}" for line in changed)
             )
         return
     run.mkdir(parents=True, exist_ok=True)
     write(recipe, written)
     (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
-
-
-def _training_part(recipe: Recipe) -> list[str]:
-    """The dumped recipe without what may change on resuming: evaluation, workers, where data lies."""
-    shown, skip = [], False
-    for line in dump(recipe).splitlines():
-        if line and not line.startswith(" "):
-            skip = line.startswith("evaluation:")
-        if not skip and line.strip().partition(":")[0] not in ("workers", "root", "report_to"):
-            shown.append(line)
-    return shown
 
 
 def _last_whole(folder: Path) -> Path | None:
