@@ -43,8 +43,9 @@ def _is_told_to_the_user(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("avalign."):
-        return False
+    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    if frame is None or not module.startswith("avalign.") or module.startswith("avalign.local."):
+        return False  # avalign.local.*: a file of the user's
     return frame.tb_frame.f_code.co_code[frame.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -23,6 +23,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from avalign import registry
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
+from avalign.local import LocalFileError, beside, is_local, placed
 from avalign.recipe import Component, Model, Recipe
 from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, to_text
 
@@ -65,17 +66,24 @@ def read(
     return recipe
 
 
-def dump(recipe: Recipe) -> str:
-    """YAML that reads back as this recipe, the components' own defaults filled in."""
-    return to_text(_plain(recipe))
+def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
+    """YAML that reads back as this recipe, the components' own defaults filled in.
+
+    named: how the name of a component is written
+    """
+    return to_text(_plain(recipe, named=named))
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe."""
+    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe.
+
+    Components from files in the recipe's own folder are named from there, so that it can be moved.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(dump(recipe), encoding="utf-8")
+    text = dump(recipe, lambda name: beside(name, path.parent))
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 
@@ -341,8 +349,10 @@ class _Reader:
         }
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
         try:
+            if is_local(result.name):
+                result.name = placed(result.name, _folder_of(name.where))
             parameters = registry.options(registry.load(kind, result.name))
-        except registry.RegistryError as error:
+        except (registry.RegistryError, LocalFileError) as error:
             self.report(name.where, path, str(error))
             return result
         result.options = _defaults(parameters)
@@ -423,6 +433,11 @@ class _Reader:
             )
 
 
+def _folder_of(where: str) -> Path:
+    """The folder of "recipes/mine.yaml:4"; the working directory for the command line."""
+    return Path(re.sub(r":\d+$", "", where)).parent
+
+
 def _in_yaml_words(message: str) -> str:
     """pydantic speaks of JSON, in sentences about "Input"."""
     words = message.removeprefix("Input ")
@@ -457,19 +472,22 @@ def _plain_or_none(value: Any) -> Any:
         return None
 
 
-def _plain(value: Any, kind: str = "", fill: bool = True) -> Any:
+def _plain(value: Any, kind: str = "", fill: bool = True, named: Callable[[str], str] = str) -> Any:
     """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
+
+    def inner(item: Any, kind: str) -> Any:
+        return _plain(item, kind, fill, named)
+
     if isinstance(value, Component):
         options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
         settings = {key: getattr(value, key) for key in _settings(type(value))}
+        settings["name"] = named(value.name)
         return OneLine(to_jsonable_python({**settings, **options, **value.options}))
     if is_dataclass(value):
-        return {
-            f.name: _plain(getattr(value, f.name), f.metadata.get("kind", ""), fill) for f in fields(value)
-        }
+        return {f.name: inner(getattr(value, f.name), f.metadata.get("kind", "")) for f in fields(value)}
     if isinstance(value, list):
-        return [_plain(item, kind, fill) for item in value]
+        return [inner(item, kind) for item in value]
     if isinstance(value, dict):
-        rows = {key: _plain(item, kind, fill) for key, item in value.items()}
+        rows = {key: inner(item, kind) for key, item in value.items()}
         return rows if any(is_dataclass(item) for item in value.values()) else OneLine(rows)
     return to_jsonable_python(value)

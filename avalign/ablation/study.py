@@ -149,7 +149,7 @@ class _Reader:
             where = tree.where if node is None else node.where
             self.note(where, ("arms",), "should be a mapping of arms: each a label and what it changes.")
             return {}
-        found = {}
+        found: dict[str, Node] = {}
         for label, arm in node.value.items():
             path = ("arms", label)
             self.folder(label, arm.where, path)
