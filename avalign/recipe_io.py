@@ -12,7 +12,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -23,6 +23,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from avalign import registry
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
+from avalign.local import LocalFileError, beside, is_local, placed
 from avalign.recipe import Component, Model, Recipe, weight_at
 from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, scalar, to_text
 
@@ -42,10 +43,20 @@ class RecipeError(AvalignError, ValueError):
         return "\n".join([f"{len(self.problems)} problems", *self.problems][len(self.problems) == 1 :])
 
 
-def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong."""
+def read(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), changes: Sequence[Node] = (), by: str = ""
+) -> Recipe:
+    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong.
+
+    overrides: key=value, over everything else
+    changes:   mappings of settings from another file, such as a study's, over the recipe's own. A key may
+               be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
+    by:        the place that named the file, ahead of what is said of a file that cannot be read
+    """
     reader = _Reader()
-    tree = reader.load(Path(path))
+    tree = reader.load(Path(path), by)
+    for change in changes:
+        tree = _complete(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
     for text in overrides:
         tree = _complete(reader.override(tree, text), Recipe, os.fspath(path))
     recipe: Recipe = reader.section(tree, Recipe, ())
@@ -55,17 +66,24 @@ def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def dump(recipe: Recipe) -> str:
-    """YAML that reads back as this recipe, the components' own defaults filled in."""
-    return to_text(_plain(recipe))
+def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
+    """YAML that reads back as this recipe, the components' own defaults filled in.
+
+    named: how the name of a component is written
+    """
+    return to_text(_plain(recipe, named=named))
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe."""
+    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe.
+
+    Components from files in the recipe's own folder are named from there, so that it can be moved.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(dump(recipe), encoding="utf-8")
+    text = dump(recipe, lambda name: beside(name, path.parent))
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 
@@ -243,6 +261,22 @@ class _Reader:
             return tree
         return _merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
 
+    def change(self, tree: Node, value: Node, behind: KeyPath, hint: Any) -> Node:
+        """What a mapping of settings says, setting by setting; a component is merged as a whole."""
+        entered = _is_section(hint) or get_origin(hint) in (dict, list)
+        if not (entered and isinstance(value.value, dict)):
+            return _merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
+        for key, node in value.value.items():
+            path = tuple(key.split("."))
+            if not all(path):
+                self.note(node.where, (*behind, key), "a dotted key names a setting: train.batch_size.")
+                continue
+            inner = hint
+            for word in path:
+                inner = _inside(inner, word)
+            tree = self.change(tree, node, (*behind, *path), inner)
+        return tree
+
     def child(self, node: Node, ahead: KeyPath, behind: KeyPath, value: Node, hint: Any) -> Node:
         """What an override says, as a child of `node`; lists are entered by index or by an item's `name`."""
         if not ahead:
@@ -250,16 +284,16 @@ class _Reader:
         key, path = ahead[0], (*behind, ahead[0])
         if not isinstance(node.value, list):
             said = node.value.get(key) if isinstance(node.value, dict) else None
-            inner = _normal(said or Node(None, COMMAND_LINE), _inside(hint, key))
+            inner = _normal(said or Node(None, value.where), _inside(hint, key))
             rest = node.value if _is_either(hint) and isinstance(node.value, dict) else {}
             own = self.child(inner, ahead[1:], path, value, _inside(hint, key))
-            return Node({**rest, key: own}, COMMAND_LINE)
+            return Node({**rest, key: own}, value.where)
         items, hint = list(node.value), _inside(hint)
         labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
         index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
         if index >= len(labels):
             known = [*map(str, range(len(labels))), *filter(None, labels)]
-            self.report(COMMAND_LINE, path, f"no such entry.{suggest(key, known)}")
+            self.report(value.where, path, f"no such entry.{suggest(key, known)}")
             return node
         items[index] = _merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
         return Node(items, node.where)
@@ -343,8 +377,10 @@ class _Reader:
         }
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
         try:
+            if is_local(result.name):
+                result.name = placed(result.name, _folder_of(name.where))
             parameters = registry.options(registry.load(kind, result.name))
-        except registry.RegistryError as error:
+        except (registry.RegistryError, LocalFileError) as error:
             self.report(name.where, path, str(error))
             return result
         result.options = _defaults(parameters)
@@ -437,6 +473,11 @@ def _nothing_on(weights: Sequence[float | dict[int, float]], steps: int) -> int 
     return off[0] if off else None
 
 
+def _folder_of(where: str) -> Path:
+    """The folder of "recipes/mine.yaml:4"; the working directory for the command line."""
+    return Path(re.sub(r":\d+$", "", where)).parent
+
+
 def _in_yaml_words(message: str) -> str:
     """pydantic speaks of JSON, in sentences about "Input"."""
     words = message.removeprefix("Input ")
@@ -471,19 +512,22 @@ def _plain_or_none(value: Any) -> Any:
         return None
 
 
-def _plain(value: Any, kind: str = "", fill: bool = True) -> Any:
+def _plain(value: Any, kind: str = "", fill: bool = True, named: Callable[[str], str] = str) -> Any:
     """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
+
+    def inner(item: Any, kind: str) -> Any:
+        return _plain(item, kind, fill, named)
+
     if isinstance(value, Component):
         options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
         settings = {key: _plain(getattr(value, key)) for key in _settings(type(value))}
+        settings["name"] = named(value.name)
         return OneLine({**settings, **to_jsonable_python({**options, **value.options})})
     if is_dataclass(value):
-        return {
-            f.name: _plain(getattr(value, f.name), f.metadata.get("kind", ""), fill) for f in fields(value)
-        }
+        return {f.name: inner(getattr(value, f.name), f.metadata.get("kind", "")) for f in fields(value)}
     if isinstance(value, list):
-        return [_plain(item, kind, fill) for item in value]
+        return [inner(item, kind) for item in value]
     if isinstance(value, dict):
-        rows = {key: _plain(item, kind, fill) for key, item in value.items()}
+        rows = {key: inner(item, kind) for key, item in value.items()}
         return rows if any(is_dataclass(item) for item in value.values()) else OneLine(rows)
     return to_jsonable_python(value)

@@ -2,6 +2,7 @@
 
 runs/meerkat/
     recipe.yaml, versions.json      what was run, every default filled in, and by what
+    code/                           the files that the recipe takes components from, as they were
     log.jsonl, tensorboard/         each loss term as training went
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
@@ -14,9 +15,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
 from avalign.model import TOKENIZER, AudioVisualLM, read_weights
 from avalign.recipe import Recipe, Stage
-from avalign.recipe_io import dump, read, write
+from avalign.recipe_io import read, write
+from avalign.recipe_kept import changed_files, differing, keep, refuse_changed_copies
 from avalign.versions import versions
 
 COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
@@ -45,7 +47,7 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
     resume: go on from the last whole checkpoint; ends with the weights of a run that was never stopped
     """
     run = Path("runs") / recipe.name if run is None else run
-    _open(run, recipe, resume)
+    recipe = _open(run, recipe, resume)
     if not (run / "model" / COMPLETE).exists():
         _train_stages(recipe, run)
     if _is_first_process():
@@ -64,6 +66,8 @@ def load(run: str | os.PathLike[str]) -> AudioVisualLM:
     folder = Path(run)
     if not (folder / "recipe.yaml").is_file():
         raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
+    for what in changed_files(folder).values():
+        print(f"warning: {what}", file=sys.stderr)
     recipe = read(folder / "recipe.yaml")
     if not (folder / "model" / COMPLETE).exists():
         raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
@@ -133,11 +137,14 @@ def _is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _open(run: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost."""
+def _open(run: Path, recipe: Recipe, resume: bool) -> Recipe:
+    """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost.
+
+    Returns the recipe, the files that it names taken from the run's own copies.
+    """
     written = run / "recipe.yaml"
     if not _is_first_process():
-        return
+        return recipe
     if written.exists() and not resume:
         raise AvalignError(
             f"{run} holds a run already. Go on with it (--resume), or write another (--run {run}-2)"
@@ -145,29 +152,19 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     if resume and not written.exists():
         raise AvalignError(f"{run} holds no run to resume: it has no recipe.yaml")
     if written.exists():
-        before, now = _training_part(read(written)), _training_part(recipe)
-        if before != now:
-            words = {"- ": "was", "+ ": "now"}
-            changed = [f"  {words[line[:2]]}: {line[2:]}" for line in ndiff(before, now) if line[:2] in words]
+        refuse_changed_copies(run)
+        changed = differing(read(written), recipe)
+        if changed:
             raise AvalignError(
                 f"{run} was begun with another recipe; resuming would not repeat it. Lines that differ:\n"
-                + "\n".join(changed)
+                + "\n".join(f"  {line}" for line in changed)
             )
-        return
+        return keep(recipe, run)
     run.mkdir(parents=True, exist_ok=True)
+    recipe = keep(recipe, run)
     write(recipe, written)
     (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
-
-
-def _training_part(recipe: Recipe) -> list[str]:
-    """The dumped recipe without what may change on resuming: evaluation, workers, where data lies."""
-    shown, skip = [], False
-    for line in dump(recipe).splitlines():
-        if line and not line.startswith(" "):
-            skip = line.startswith("evaluation:")
-        if not skip and line.strip().partition(":")[0] not in ("workers", "root", "report_to"):
-            shown.append(line)
-    return shown
+    return recipe
 
 
 def _last_whole(folder: Path) -> Path | None:
