@@ -75,7 +75,8 @@ class Batch:
     Shapes: image (b, ...) and audio (b, ...) as the encoders' `prepare` made them, zeros where absent;
             has_image, has_audio (b,) bool; seconds (b,) true length of each audio;
             input_ids (b, t), attention_mask (b, t), labels (b, t) with -100 outside the response;
-            boxes (b, k, 4) in 0..1 and box_mask (b, k); intervals (b, k, 2) s and interval_mask (b, k)
+            boxes (b, k, 4) in 0..1 and box_mask (b, k); intervals (b, k, 2) s and interval_mask (b, k);
+            classes (b,) int64, a number for each class, the same in every batch; -1 where there is none
     """
 
     image: Tensor
@@ -90,6 +91,7 @@ class Batch:
     box_mask: Tensor
     intervals: Tensor
     interval_mask: Tensor
+    classes: Tensor
 
     def to(self, device: Any) -> Batch:
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -43,8 +43,9 @@ def _is_told_to_the_user(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("avalign."):
-        return False
+    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    if frame is None or not module.startswith("avalign.") or module.startswith("avalign.local."):
+        return False  # avalign.local.*: a file of the user's
     return frame.tb_frame.f_code.co_code[frame.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
@@ -203,6 +204,44 @@ def bench_loss(
         _table(show.header(report), rows, whole=True)
         for note in notes:
             typer.echo(f"  {note}")
+
+
+@app.command()
+def ablate(
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY... KEY=VALUE...", help="YAML files, and settings of every arm."),
+    ],
+    seeds: Annotated[
+        str | None, typer.Option(help="How many, or a list: 0,4,7. The study's if not given.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each run; the cores shared out among the runs if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/ablations"),
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing, write the tables.")
+    ] = False,
+) -> None:
+    """Run studies, every arm under every seed, and say what each arm is worth. The same command goes on."""
+    from avalign.ablation import ablate as run_studies
+
+    files = [word for word in studies if "=" not in word or Path(word).is_file()]
+    settings = [word for word in studies if word not in files]
+    if not files:
+        raise AvalignError("name a study: avalign ablate recipes/ablations/alignment.yaml")
+    done = run_studies(
+        files,
+        settings,
+        seeds=seeds,
+        jobs=jobs,
+        threads=threads or max(1, (os.cpu_count() or 1) // jobs),
+        out=out,
+        report_only=report_only,
+        say=typer.echo,
+    )
+    raise typer.Exit(0 if done else 1)
 
 
 @app.command()

@@ -218,6 +218,7 @@ class AudioVisualLM(nn.Module):
 
 
 def read_weights(model: nn.Module, file: Path, expected: dict[str, Tensor]) -> None:
+    """Those of a file into a module. Anything missing, extra or of another shape is an error, by name."""
     found = _read(file)
     _compare(file, found, expected)
     model.load_state_dict(found, strict=False)  # compared above, name by name; stock weights are not in it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -12,6 +13,9 @@ from avalign.batch import TASKS
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# A number, or a schedule {step: weight}: straight between the points, constant before and after them. Steps
+# are counted from 0, anew in every stage: {0: 0.0, 500: 0.1} begins at 0 and is 0.1 from the 501st step on.
+Weight = NonNegative | dict[NonNegativeInt, NonNegative]
 Schedule = Literal[  # transformers' schedulers that need no further numbers
     "constant",
     "constant_with_warmup",
@@ -35,7 +39,18 @@ class Component:
 class LossTerm(Component):
     """A loss and its weight in the total: `avopt: {weight: 0.1, epsilon: 0.05}`. No `name`: its label."""
 
-    weight: NonNegative = 1.0
+    weight: Weight = 1.0
+
+
+def weight_at(weight: float | dict[int, float], step: int) -> float:
+    """What a weight is at a step of its stage, the first of which is 0."""
+    if not isinstance(weight, dict):
+        return weight
+    points = sorted(weight.items())
+    for (before, low), (after, high) in pairwise(points):
+        if before <= step < after:
+            return low + (high - low) * (step - before) / (after - before)
+    return points[0][1] if step < points[0][0] else points[-1][1]
 
 
 def component(kind: str, name: str) -> Any:
@@ -79,7 +94,7 @@ class Stage:
     steps: PositiveInt
     tasks: dict[str, NonNegative] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))  # shares
     train: list[str] = field(default_factory=list)  # model parts that learn; empty: all that can
-    weights: dict[str, NonNegative] = field(default_factory=dict)  # loss label -> weight here; 0: off
+    weights: dict[str, Weight] = field(default_factory=dict)  # loss label -> weight here; 0: off
     learning_rate: Positive | None = None  # train.learning_rate when not given
     schedule: Schedule | None = None  # train.schedule when not given
 

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -23,8 +23,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from avalign import registry
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
-from avalign.recipe import Component, Model, Recipe
-from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, to_text
+from avalign.local import LocalFileError, beside, is_local, placed
+from avalign.recipe import Component, Model, Recipe, weight_at
+from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, scalar, to_text
 
 PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a stage's `train` may name
 COMMAND_LINE = "command line"
@@ -42,10 +43,20 @@ class RecipeError(AvalignError, ValueError):
         return "\n".join([f"{len(self.problems)} problems", *self.problems][len(self.problems) == 1 :])
 
 
-def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong."""
+def read(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), changes: Sequence[Node] = (), by: str = ""
+) -> Recipe:
+    """The recipe of a file, checked, with every default filled in. RecipeError names all that is wrong.
+
+    overrides: key=value, over everything else
+    changes:   mappings of settings from another file, such as a study's, over the recipe's own. A key may
+               be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
+    by:        the place that named the file, ahead of what is said of a file that cannot be read
+    """
     reader = _Reader()
-    tree = reader.load(Path(path))
+    tree = reader.load(Path(path), by)
+    for change in changes:
+        tree = _complete(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
     for text in overrides:
         tree = _complete(reader.override(tree, text), Recipe, os.fspath(path))
     recipe: Recipe = reader.section(tree, Recipe, ())
@@ -55,17 +66,24 @@ def read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def dump(recipe: Recipe) -> str:
-    """YAML that reads back as this recipe, the components' own defaults filled in."""
-    return to_text(_plain(recipe))
+def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
+    """YAML that reads back as this recipe, the components' own defaults filled in.
+
+    named: how the name of a component is written
+    """
+    return to_text(_plain(recipe, named=named))
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe."""
+    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe.
+
+    Components from files in the recipe's own folder are named from there, so that it can be moved.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(dump(recipe), encoding="utf-8")
+    text = dump(recipe, lambda name: beside(name, path.parent))
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 
@@ -102,11 +120,16 @@ def _inside(hint: Any, key: str = "") -> Any:
     return get_args(hint)[-1] if get_origin(hint) in (dict, list) else Any
 
 
+def _is_either(hint: Any) -> bool:
+    """Whether it is one value of several kinds, as a weight is a number or a schedule."""
+    return get_origin(hint) in (Union, types.UnionType)
+
+
 def _literals(hint: Any) -> list[str]:
     """The words an annotation allows, "fp32" and "bf16"."""
     if get_origin(hint) is Literal:
         return [value for value in get_args(hint) if isinstance(value, str)]
-    inner = get_args(hint) if get_origin(hint) in (Union, types.UnionType, Annotated) else ()
+    inner = get_args(hint) if _is_either(hint) or get_origin(hint) is Annotated else ()
     return [word for part in inner for word in _literals(part)]
 
 
@@ -129,7 +152,7 @@ def _normal(node: Node, hint: Any) -> Node:
 
 def _merge(old: Node, new: Node, hint: Any) -> Node:
     """`new` over `old`: mappings merge, all else replaces, another component drops the old options."""
-    if not (isinstance(old.value, dict) and isinstance(new.value, dict)):
+    if not (isinstance(old.value, dict) and isinstance(new.value, dict)) or _is_either(hint):
         return new
     merged = dict(old.value)
     if _is_component(hint) and "name" in new.value and new.value["name"].value != old.at(("name",)).value:
@@ -238,6 +261,22 @@ class _Reader:
             return tree
         return _merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
 
+    def change(self, tree: Node, value: Node, behind: KeyPath, hint: Any) -> Node:
+        """What a mapping of settings says, setting by setting; a component is merged as a whole."""
+        entered = _is_section(hint) or get_origin(hint) in (dict, list)
+        if not (entered and isinstance(value.value, dict)):
+            return _merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
+        for key, node in value.value.items():
+            path = tuple(key.split("."))
+            if not all(path):
+                self.note(node.where, (*behind, key), "a dotted key names a setting: train.batch_size.")
+                continue
+            inner = hint
+            for word in path:
+                inner = _inside(inner, word)
+            tree = self.change(tree, node, (*behind, *path), inner)
+        return tree
+
     def child(self, node: Node, ahead: KeyPath, behind: KeyPath, value: Node, hint: Any) -> Node:
         """What an override says, as a child of `node`; lists are entered by index or by an item's `name`."""
         if not ahead:
@@ -245,14 +284,16 @@ class _Reader:
         key, path = ahead[0], (*behind, ahead[0])
         if not isinstance(node.value, list):
             said = node.value.get(key) if isinstance(node.value, dict) else None
-            inner = _normal(said or Node(None, COMMAND_LINE), _inside(hint, key))
-            return Node({key: self.child(inner, ahead[1:], path, value, _inside(hint, key))}, COMMAND_LINE)
+            inner = _normal(said or Node(None, value.where), _inside(hint, key))
+            rest = node.value if _is_either(hint) and isinstance(node.value, dict) else {}
+            own = self.child(inner, ahead[1:], path, value, _inside(hint, key))
+            return Node({**rest, key: own}, value.where)
         items, hint = list(node.value), _inside(hint)
         labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
         index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
         if index >= len(labels):
             known = [*map(str, range(len(labels))), *filter(None, labels)]
-            self.report(COMMAND_LINE, path, f"no such entry.{suggest(key, known)}")
+            self.report(value.where, path, f"no such entry.{suggest(key, known)}")
             return node
         items[index] = _merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
         return Node(items, node.where)
@@ -265,6 +306,8 @@ class _Reader:
             return self.component(node, hint, path, kind)
         if _is_section(hint):
             return self.section(node, hint, path)
+        if _is_either(hint) and isinstance(node.value, dict):
+            return self.one_mapping(node, hint, path)
         inner = _inside(hint)
         if get_origin(hint) is dict and isinstance(node.value, dict):
             said = {
@@ -277,6 +320,25 @@ class _Reader:
             rows = [self.value(child, inner, (*path, str(i)), kind) for i, child in enumerate(node.value)]
             return [None if row is WRONG else row for row in rows]
         return self.leaf(node, hint, path)
+
+    def one_mapping(self, node: Node, hint: Any, path: KeyPath) -> Any:
+        """A mapping that is one value, right or wrong as a whole, where a number would do too: a schedule."""
+        arm = next((arm for arm in get_args(hint) if get_origin(arm) is dict), None)
+        if arm is None:
+            return self.leaf(node, hint, path)
+        if not node.value:
+            self.report(node.where, path, "an empty mapping.")
+            return WRONG
+        key_hint, inner = get_args(arm)
+        said = {}
+        for key, child in node.value.items():
+            # keys are text in a Node; as an annotation may have it, they are numbers
+            known = self.leaf(Node(scalar(key), child.where, key), key_hint, (*path, key))
+            value = self.value(child, inner, (*path, key))
+            if known in said and known is not WRONG:
+                self.report(child.where, (*path, key), f"given twice, once as {_shown(known)}.")
+            said[known] = value
+        return WRONG if WRONG in [*said, *said.values()] else said
 
     def section(self, node: Node, hint: type[Any], path: KeyPath) -> Any:
         """A dataclass. A wrong value is replaced by its default, so that the rest can still be checked."""
@@ -315,8 +377,10 @@ class _Reader:
         }
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
         try:
+            if is_local(result.name):
+                result.name = placed(result.name, _folder_of(name.where))
             parameters = registry.options(registry.load(kind, result.name))
-        except registry.RegistryError as error:
+        except (registry.RegistryError, LocalFileError) as error:
             self.report(name.where, path, str(error))
             return result
         result.options = _defaults(parameters)
@@ -387,6 +451,10 @@ class _Reader:
             known(f"{path}/train", stage.train, PARTS, "part of the model")
             known(f"{path}/weights", stage.weights, recipe.losses, "loss of this recipe")
             known(f"{path}/tasks", stage.tasks, TASKS, "task")
+            weights = {label: term.weight for label, term in recipe.losses.items()} | stage.weights
+            step = _nothing_on(list(weights.values()), stage.steps or 0)
+            if step is not None and recipe.losses:
+                refuse(f"{path}/weights", f"every loss has weight 0 at step {step}: nothing would be learnt.")
             if not any(stage.tasks.values()):
                 refuse(f"{path}/tasks", "no task has a share above 0.")
         known("evaluation/tasks", evaluation.tasks, TASKS, "task")
@@ -395,6 +463,19 @@ class _Reader:
             refuse(
                 "train/batch_size", f"{train.batch_size} is no multiple of gradient_accumulation, {parts}."
             )
+
+
+def _nothing_on(weights: Sequence[float | dict[int, float]], steps: int) -> int | None:
+    """The first of a stage's steps at which all weights are 0, if there is one."""
+    # Straight lines that are never below 0: their sum comes down to 0 only where one of them bends.
+    bends = {step for weight in weights if isinstance(weight, dict) for step in weight if step < steps}
+    off = [s for s in sorted({0, *bends}) if not any(weight_at(weight, s) for weight in weights)]
+    return off[0] if off else None
+
+
+def _folder_of(where: str) -> Path:
+    """The folder of "recipes/mine.yaml:4"; the working directory for the command line."""
+    return Path(re.sub(r":\d+$", "", where)).parent
 
 
 def _in_yaml_words(message: str) -> str:
@@ -431,19 +512,22 @@ def _plain_or_none(value: Any) -> Any:
         return None
 
 
-def _plain(value: Any, kind: str = "", fill: bool = True) -> Any:
+def _plain(value: Any, kind: str = "", fill: bool = True, named: Callable[[str], str] = str) -> Any:
     """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
+
+    def inner(item: Any, kind: str) -> Any:
+        return _plain(item, kind, fill, named)
+
     if isinstance(value, Component):
         options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
-        settings = {key: getattr(value, key) for key in _settings(type(value))}
-        return OneLine(to_jsonable_python({**settings, **options, **value.options}))
+        settings = {key: _plain(getattr(value, key)) for key in _settings(type(value))}
+        settings["name"] = named(value.name)
+        return OneLine({**settings, **to_jsonable_python({**options, **value.options})})
     if is_dataclass(value):
-        return {
-            f.name: _plain(getattr(value, f.name), f.metadata.get("kind", ""), fill) for f in fields(value)
-        }
+        return {f.name: inner(getattr(value, f.name), f.metadata.get("kind", "")) for f in fields(value)}
     if isinstance(value, list):
-        return [_plain(item, kind, fill) for item in value]
+        return [inner(item, kind) for item in value]
     if isinstance(value, dict):
-        rows = {key: _plain(item, kind, fill) for key, item in value.items()}
+        rows = {key: inner(item, kind) for key, item in value.items()}
         return rows if any(is_dataclass(item) for item in value.values()) else OneLine(rows)
     return to_jsonable_python(value)

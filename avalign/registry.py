@@ -1,7 +1,7 @@
 """Every shipped component by name, on one page. A component is imported when it is asked for, not before.
 
 Others add theirs with an entry point (`[project.entry-points."avalign.losses"]  mine = "my_module:MyLoss"`),
-or write `name: my_module:MyLoss` in a recipe.
+or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from avalign.errors import AvalignError, suggest
+from avalign.local import LocalFileError, is_local, load_class
 
 SHIPPED: dict[str, dict[str, str]] = {
     "image_encoder": {
@@ -39,6 +40,8 @@ SHIPPED: dict[str, dict[str, str]] = {
         "language_modelling": "avalign.losses.language_modelling:LanguageModelling",
         "avopt": "avalign.losses.avopt:AVOpT",
         "avace": "avalign.losses.avace:AVACE",
+        "contrastive": "avalign.losses.contrastive:Contrastive",
+        "siglip": "avalign.losses.siglip:SigLip",
     },
     "llm": {
         "small": "avalign.llm:SmallLlama",
@@ -115,12 +118,19 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> type[Any]:
-    """The class of a component, by its name or as "module:Class"."""
+    """The class of a component, by its name, as "module:Class", or as "path/to/file.py:Class"."""
     kind = kind_named(kind)
     known = places(kind)
+    if is_local(name):
+        try:
+            return load_class(name)
+        except LocalFileError as error:
+            raise RegistryError(str(error)) from error
     place = name if ":" in name else known.get(name)
     if place is None:
-        raise RegistryError(f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class'.")
+        raise RegistryError(
+            f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class', './file.py:Class'."
+        )
     module_name, _, class_name = place.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise RegistryError(f"{kind} {name!r} is neither a known name nor of the form 'module:Class'.")

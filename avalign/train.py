@@ -2,10 +2,11 @@
 
 runs/meerkat/
     recipe.yaml, versions.json      what was run, every default filled in, and by what
+    code/                           the files that the recipe takes components from, as they were
     log.jsonl, tensorboard/         each loss term as training went
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
-    model/                          what `avalign.load` reads
+    model/                          what `avalign.load` reads, and losses.safetensors if a loss has weights
     eval/, report.html              scores, answers, pictures
 """
 
@@ -14,13 +15,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -29,12 +31,14 @@ from avalign.build import build_model, build_objective, build_source, trained_pa
 from avalign.data.draws import Draws
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
-from avalign.model import TOKENIZER, AudioVisualLM
+from avalign.model import TOKENIZER, AudioVisualLM, read_weights
 from avalign.recipe import Recipe, Stage
-from avalign.recipe_io import dump, read, write
+from avalign.recipe_io import read, write
+from avalign.recipe_kept import changed_files, differing, keep, refuse_changed_copies
 from avalign.versions import versions
 
 COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
+LOSSES = "losses.safetensors"  # what the losses themselves have learnt: a temperature
 
 
 def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path:
@@ -43,7 +47,7 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
     resume: go on from the last whole checkpoint; ends with the weights of a run that was never stopped
     """
     run = Path("runs") / recipe.name if run is None else run
-    _open(run, recipe, resume)
+    recipe = _open(run, recipe, resume)
     if not (run / "model" / COMPLETE).exists():
         _train_stages(recipe, run)
     if _is_first_process():
@@ -62,6 +66,8 @@ def load(run: str | os.PathLike[str]) -> AudioVisualLM:
     folder = Path(run)
     if not (folder / "recipe.yaml").is_file():
         raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
+    for what in changed_files(folder).values():
+        print(f"warning: {what}", file=sys.stderr)
     recipe = read(folder / "recipe.yaml")
     if not (folder / "model" / COMPLETE).exists():
         raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
@@ -131,11 +137,14 @@ def _is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _open(run: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost."""
+def _open(run: Path, recipe: Recipe, resume: bool) -> Recipe:
+    """Make the run folder, or check that it is this recipe's. Nothing of an earlier run is lost.
+
+    Returns the recipe, the files that it names taken from the run's own copies.
+    """
     written = run / "recipe.yaml"
     if not _is_first_process():
-        return
+        return recipe
     if written.exists() and not resume:
         raise AvalignError(
             f"{run} holds a run already. Go on with it (--resume), or write another (--run {run}-2)"
@@ -143,29 +152,19 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     if resume and not written.exists():
         raise AvalignError(f"{run} holds no run to resume: it has no recipe.yaml")
     if written.exists():
-        before, now = _training_part(read(written)), _training_part(recipe)
-        if before != now:
-            words = {"- ": "was", "+ ": "now"}
-            changed = [f"  {words[line[:2]]}: {line[2:]}" for line in ndiff(before, now) if line[:2] in words]
+        refuse_changed_copies(run)
+        changed = differing(read(written), recipe)
+        if changed:
             raise AvalignError(
                 f"{run} was begun with another recipe; resuming would not repeat it. Lines that differ:\n"
-                + "\n".join(changed)
+                + "\n".join(f"  {line}" for line in changed)
             )
-        return
+        return keep(recipe, run)
     run.mkdir(parents=True, exist_ok=True)
+    recipe = keep(recipe, run)
     write(recipe, written)
     (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
-
-
-def _training_part(recipe: Recipe) -> list[str]:
-    """The dumped recipe without what may change on resuming: evaluation, workers, where data lies."""
-    shown, skip = [], False
-    for line in dump(recipe).splitlines():
-        if line and not line.startswith(" "):
-            skip = line.startswith("evaluation:")
-        if not skip and line.strip().partition(":")[0] not in ("workers", "root", "report_to"):
-            shown.append(line)
-    return shown
+    return recipe
 
 
 def _last_whole(folder: Path) -> Path | None:
@@ -207,7 +206,7 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
         folder = Path(args.output_dir)
         done = folder / "done"
         if (done / COMPLETE).exists():
-            model.load(done, trained)
+            _load(done, model, objective, trained)
         else:
             set_seed(recipe.seed + 1 + number)  # a stage depends on its seed and the weights it starts from
             draws = Draws(
@@ -236,16 +235,30 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                     _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
             if _is_first_process():
-                model.save(done, trained)
+                _save(done, model, objective, trained)
                 _write_whole(done / COMPLETE, "")
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
             trainer.accelerator.wait_for_everyone()
         first_draw += stage.steps * recipe.train.batch_size
     if _is_first_process():
-        model.save(run / "model", trained)
+        _save(run / "model", model, objective, trained)
         _write_whole(run / "model" / COMPLETE, "")
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def _save(folder: Path, model: AudioVisualLM, objective: Objective, trained: set[str]) -> None:
+    model.save(folder, trained)
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in objective.state_dict().items()}
+    if weights:
+        save_file(weights, folder / LOSSES, metadata={"format": "pt"})
+
+
+def _load(folder: Path, model: AudioVisualLM, objective: Objective, trained: set[str]) -> None:
+    model.load(folder, trained)
+    expected = objective.state_dict()
+    if expected or (folder / LOSSES).exists():
+        read_weights(objective, folder / LOSSES, expected)
 
 
 def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
@@ -299,16 +312,18 @@ class Learner(nn.Module):
     def __init__(self, model: AudioVisualLM, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self._judged = False
+        self._judged: set[str] = set()
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        outputs = self.model(batch, language=self.objective.needs_logits)
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """step: of the stage, from 0: it decides the weights"""
+        outputs = self.model(batch, language=self.objective.needs_logits(step))
         with torch.autocast(batch.input_ids.device.type, enabled=False):  # bf16 is for the model
-            terms = self.objective.terms(outputs, batch)
-            if not self._judged:
-                refuse_unreachable(terms, self.model.parameters())
-                self._judged = True
-            return self.objective.total(terms)
+            terms = self.objective.terms(outputs, batch, step)
+            new = {label: value for label, value in terms.items() if label not in self._judged}
+            if new:
+                refuse_unreachable(new, self.model.parameters())  # a temperature that learns is not enough
+                self._judged |= set(new)
+            return self.objective.total(terms, step)
 
 
 class StageTrainer(Trainer):
@@ -345,7 +360,7 @@ class StageTrainer(Trainer):
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
         _note_skipped(self.run, inputs["skipped"], stage=self.stage.name, step=self.state.global_step + 1)
-        total, parts = model(batch)
+        total, parts = model(batch, self.state.global_step)
         for name, value in parts.items():
             number = float(value)
             if number == number:  # a part is nan where it applied to no sample
@@ -376,11 +391,17 @@ class StageTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
-        self.accelerator.unwrap_model(self.model).model.save(folder, self.trained)
+        learner = self.accelerator.unwrap_model(self.model)
+        _save(folder, learner.model, learner.objective, self.trained)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         learner = self.accelerator.unwrap_model(model or self.model)
-        learner.model.load(Path(resume_from_checkpoint), self.trained)
+        _load(Path(resume_from_checkpoint), learner.model, learner.objective, self.trained)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """A loss's own weights, a temperature or a bias, are drawn nowhere."""
+        named: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in named if not name.startswith("objective.")]
 
 
 class _MarkWhole(TrainerCallback):

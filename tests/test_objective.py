@@ -67,12 +67,13 @@ def example(b: int = 4, seed: int = 0) -> tuple[Outputs, Batch, dict[str, nn.Par
         box_mask=torch.tensor([[True, True], [True, False], [False, False], [True, True]] * b)[:b],
         intervals=torch.tensor([[[0.5, 2.0]]]).repeat(b, 1, 1),
         interval_mask=torch.tensor([[True], [False], [True], [True]] * b)[:b],
+        classes=torch.tensor([7, 8, 7, -1] * b)[:b],
     )
     fused = Fused(image, audio, parameters["image_map"].softmax(2), parameters["audio_map"].softmax(2))
     return Outputs(image, audio, fused, parameters["logits"], labels), batch, parameters
 
 
-def rows(outputs: Outputs, batch: Batch, part: slice) -> tuple[Outputs, Batch]:
+def rows(outputs: Outputs, batch: Batch, part: slice | Tensor) -> tuple[Outputs, Batch]:
     def cut(tokens: Tokens) -> Tokens:
         return Tokens(tokens.values[part], tokens.mask[part], tokens.where)
 
@@ -179,9 +180,9 @@ class TestWeights:
 
     def test_the_language_model_runs_only_for_a_term_that_reads_it(self) -> None:
         outputs, batch, _ = example()
-        assert meerkat().needs_logits
+        assert meerkat().needs_logits()
         alignment = meerkat().with_weights({"language_modelling": 0.0})
-        assert not alignment.needs_logits
+        assert not alignment.needs_logits()
         assert set(alignment(replace(outputs, logits=None), batch)[1]) >= {"avopt", "avace"}
 
     def test_a_stage_changes_weights_and_nothing_else(self) -> None:
@@ -213,7 +214,7 @@ class TestArguments:
         class Spy(nn.Module):
             def forward(
                 self, image, audio, image_mask, audio_mask, has_image, has_audio, image_map, audio_map,
-                patch_target, time_target, has_box, has_interval, logits, labels,
+                patch_target, time_target, has_box, has_interval, logits, labels, classes,
             ) -> LossValue:  # fmt: skip
                 given_.update(locals())
                 return LossValue(image.sum())
@@ -226,6 +227,7 @@ class TestArguments:
         assert given_["image_map"].shape == (4, AUDIO, ROWS * COLUMNS)
         assert given_["audio_map"].shape == (4, ROWS * COLUMNS, AUDIO)
         assert given_["logits"] is outputs.logits
+        assert given_["classes"] is batch.classes
         # The last sample has boxes and no image, the third an interval and no sound: neither is a truth.
         assert given_["has_box"].tolist() == [True, True, False, False]
         assert given_["has_interval"].tolist() == [True, False, False, True]

@@ -136,8 +136,9 @@ fusions = st.fixed_dictionaries(
 )
 projectors = st.builds(Component, st.just("mlp"), mlps) | st.builds(Component, st.just("linear"))
 needy = st.fixed_dictionaries({"epsilon": st.floats(allow_nan=False)})
-terms = st.builds(LossTerm, st.just("avopt"), mlps, positive) | st.builds(
-    LossTerm, st.just("needy"), needy, positive
+weights = positive | st.dictionaries(st.integers(0, 10**6), positive, min_size=1, max_size=3)
+terms = st.builds(LossTerm, st.just("avopt"), mlps, weights) | st.builds(
+    LossTerm, st.just("needy"), needy, weights
 )
 shares = st.dictionaries(st.sampled_from(TASKS), positive, min_size=1)
 
@@ -160,7 +161,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         steps=counts,
         tasks=shares,
         train=st.lists(st.sampled_from(PARTS), max_size=3),
-        weights=st.dictionaries(st.sampled_from(sorted(losses)), positive),
+        weights=st.dictionaries(st.sampled_from(sorted(losses)), weights),
         learning_rate=st.none() | positive,
     )
     stages = draw(st.lists(stage, min_size=1, max_size=3, unique_by=lambda stage: stage.name))

@@ -26,8 +26,8 @@ from avalign.data.avworld import AvWorld
 from avalign.data.media import MediaError
 from avalign.errors import AvalignError
 from avalign.losses import LossValue
-from avalign.losses.objective import NonFiniteTerm, ObjectiveError
-from avalign.recipe_io import read
+from avalign.losses.objective import NonFiniteTerm, UnreachableTerm
+from avalign.recipe_io import RecipeError, read
 from avalign.train import train
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "meerkat.yaml"
@@ -53,7 +53,10 @@ SMALL = [
     "evaluation.max_new_tokens=4",
     "evaluation.modality_check=false",
 ]
-DROPOUT = "model.llm.dropout=0.2"  # so that a resumed run needs the state of the random generators
+# a loss with a weight of its own, off in the first step of each stage
+CONTRASTIVE = "losses.contrastive={weight: {0: 0.0, 3: 0.3}, temperature: 0.2}"
+# so that a resumed run needs the state of the random generators, a temperature, and the step of its stage
+RICH = ("model.llm.dropout=0.2", CONTRASTIVE)
 ONE_STAGE = "train.stages=[{name: only, steps: 2, weights: {language_modelling: 0}}]"
 ENVIRONMENT = {
     **os.environ,
@@ -86,7 +89,7 @@ def settings(world: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(world: Path) -> Path:
     """A run that was never stopped, with its scores."""
-    return train(read(RECIPE, settings(world, DROPOUT)), world / "whole")
+    return train(read(RECIPE, settings(world, *RICH)), world / "whole")
 
 
 @pytest.fixture
@@ -112,11 +115,16 @@ def weights(run: Path) -> dict[str, Tensor]:
     return load_file(run / "model" / "weights.safetensors")
 
 
+def temperature(run: Path) -> float:
+    (weight,) = load_file(run / "model" / "losses.safetensors").values()
+    return math.exp(weight)
+
+
 def log(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-TERMS = ("loss", "avopt", "avace", "language_modelling", "grad_norm")
+TERMS = ("loss", "avopt", "avace", "language_modelling", "contrastive", "grad_norm")
 
 
 def assert_same_losses(run: Path, other: Path, relative: float) -> None:
@@ -149,7 +157,7 @@ def test_a_run_leaves_recipe_versions_log_scores_and_report(finished: Path) -> N
     assert not (finished / "checkpoints").exists(), "they would fill the disk"
     assert not (finished / "skipped.jsonl").exists(), "nothing was left out"
     assert {file.name for file in (finished / "model").iterdir()} == {
-        *("weights.safetensors", "tokenizer", "complete")
+        *("weights.safetensors", "tokenizer", "complete", "losses.safetensors")
     }
 
 
@@ -170,9 +178,28 @@ def test_the_logged_loss_is_the_weighted_sum_of_its_terms(finished: Path) -> Non
         "answer": {"language_modelling": 1.0, "avopt": 0.1, "avace": 0.5},
     }
     for line in log(finished):
-        expected = sum(factor * line[term] for term, factor in factors[line["stage"]].items())
+        weights = factors[line["stage"]] | {"contrastive": line["contrastive/weight"]}
+        expected = sum(weight * line[term] for term, weight in weights.items() if weight)
         assert line["loss"] == pytest.approx(expected, rel=1e-6)
         assert all(line[term] > 0 for term in factors[line["stage"]])
+
+
+def test_a_weight_follows_its_schedule_anew_in_every_stage(finished: Path) -> None:
+    """{0: 0.0, 3: 0.3}; a term is not computed while its weight is 0."""
+    for steps, stage in ((ALIGN, "align"), (ANSWER, "answer")):
+        lines = [line for line in log(finished) if line["stage"] == stage]
+        assert [line["contrastive/weight"] for line in lines] == pytest.approx([0, 0.1, 0.2, 0.3][:steps])
+        assert ["contrastive" in line for line in lines] == [False, *[True] * (steps - 1)]
+
+
+def test_what_a_loss_learns_is_trained_saved_and_not_decayed(finished: Path) -> None:
+    """Its temperature, which only its own gradient moves: in a step that it is off, and in the next's log."""
+    seen = [line.get("contrastive/temperature") for line in log(finished)]
+    assert seen[0] is seen[ALIGN] is None
+    assert seen[1] == pytest.approx(0.2), "not by decay, of which a step has 1e-5 of the logarithm"
+    assert seen[2] != pytest.approx(0.2, rel=1e-5)
+    assert temperature(finished) == pytest.approx(seen[-1], rel=0.01)
+    assert temperature(finished) != seen[-1], "the last step"
 
 
 def test_a_loaded_model_has_the_saved_weights_and_answers_alike(finished: Path) -> None:
@@ -191,7 +218,7 @@ def test_a_loaded_model_has_the_saved_weights_and_answers_alike(finished: Path) 
 
 def test_the_steps_taught_every_part(finished: Path, world: Path, quick: Any) -> None:
     """Weights differ from those of a run that ended a step earlier, in all parts."""
-    shorter = weights(quick(DROPOUT, f"train.stages.answer.steps={ANSWER - 1}", "train.schedule=constant"))
+    shorter = weights(quick(*RICH, f"train.stages.answer.steps={ANSWER - 1}", "train.schedule=constant"))
     moved = {
         name.partition(".")[0]
         for name, weight in weights(finished).items()
@@ -258,7 +285,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights(
     run = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, json.dumps(MOMENTS), str(RECIPE), str(run)]
     ended = subprocess.run(
-        [*command, *settings(world, DROPOUT)], capture_output=True, text=True, timeout=1200, env=ENVIRONMENT
+        [*command, *settings(world, *RICH)], capture_output=True, text=True, timeout=1200, env=ENVIRONMENT
     )
     expected = [f"{place} {count} {0 if place == 'never' else -signal.SIGKILL}" for place, count in MOMENTS]
     told = [line for line in ended.stdout.splitlines() if line.split()[0] in ("step", "mark", "never")]
@@ -266,6 +293,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights(
     whole, resumed = weights(finished), weights(run)
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    assert temperature(run) == temperature(finished)
     assert log(run) == log(finished)
 
 
@@ -284,17 +312,17 @@ def test_of_the_checkpoints_the_last_whole_one_counts(tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten(finished: Path, world: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()}
     with pytest.raises(AvalignError, match="holds a run already"):
-        train(read(RECIPE, settings(world, DROPOUT)), finished)
+        train(read(RECIPE, settings(world, *RICH)), finished)
     assert {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()} == before
 
 
 def test_a_run_is_not_resumed_with_another_recipe(finished: Path, world: Path, tmp_path: Path) -> None:
-    other = read(RECIPE, settings(world, DROPOUT, "train.batch_size=16"))
+    other = read(RECIPE, settings(world, *RICH, "train.batch_size=16"))
     with pytest.raises(AvalignError, match=r"was: +batch_size: 8\n +now: +batch_size: 16$"):
         train(other, finished, resume=True)
     swapped = ["train.stages.align.steps=4", "train.stages.answer.steps=3"]  # the same lines, elsewhere
     with pytest.raises(AvalignError, match=r"(was|now): +steps: "):
-        train(read(RECIPE, settings(world, DROPOUT, *swapped)), finished, resume=True)
+        train(read(RECIPE, settings(world, *RICH, *swapped)), finished, resume=True)
     with pytest.raises(AvalignError, match=r"no run to resume"):
         train(other, tmp_path / "nothing", resume=True)
 
@@ -304,7 +332,7 @@ def test_a_finished_run_is_scored_anew_and_not_trained(
 ) -> None:
     """Evaluation and the place of the data may change; training would."""
     monkeypatch.setattr(training, "_train_stages", lambda *_: pytest.fail("trained again"))
-    assert quick(DROPOUT, "evaluation.samples=9", "data.workers=2", run=finished, resume=True) == finished
+    assert quick(*RICH, "evaluation.samples=9", "data.workers=2", run=finished, resume=True) == finished
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -355,22 +383,26 @@ def test_another_way_to_the_same_gradient_changes_no_loss(
         assert (weights(run)[name] - weight).abs().mean() <= bound, name
 
 
-def test_two_processes_learn_what_one_does(plain: Path, world: Path, tmp_path: Path) -> None:
-    """By torchrun and the real command, through a stage in which the language model does not run."""
-    run = tmp_path / "two"
+def test_two_processes_learn_what_one_does(quick: Any, world: Path, tmp_path: Path) -> None:
+    """By torchrun and the real command, through a stage in which the language model does not run.
+
+    A contrastive loss takes its negatives from both.
+    """
+    run, one = tmp_path / "two", quick(CONTRASTIVE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [
         "-m",
         "avalign",
         "train",
         str(RECIPE),
-        *settings(world, "evaluation.tasks=[avfc]", "evaluation.pictures=0"),
+        *settings(world, CONTRASTIVE, "evaluation.tasks=[avfc]", "evaluation.pictures=0"),
     ]
     ended = subprocess.run(
         [*command, "--run-dir", str(run)], capture_output=True, text=True, timeout=1200, env=ENVIRONMENT
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert_same_losses(run, plain, 1e-4)  # as for accumulation
+    assert_same_losses(run, one, 1e-4)  # as for accumulation
+    assert temperature(run) == pytest.approx(temperature(one), rel=1e-5)
     assert set(json.loads((run / "eval" / "scores.json").read_text())["tasks"]) == {"avfc"}
 
 
@@ -411,8 +443,30 @@ def test_a_term_of_weight_zero_is_neither_computed_nor_logged(quick: Any) -> Non
 
 
 def test_a_stage_in_which_nothing_is_weighted_says_so(quick: Any) -> None:
-    with pytest.raises(ObjectiveError, match="no loss term is on: every weight is 0"):
+    with pytest.raises(RecipeError, match=r"stages\.0\.weights: every loss has weight 0 at step 0"):
         quick(ONE_STAGE, *(f"losses.{term}.weight=0" for term in ("avopt", "avace", "language_modelling")))
+
+
+def test_a_term_may_come_on_later_and_is_judged_then(quick: Any, tmp_path: Path) -> None:
+    """The language model runs from then on; a term that cannot teach is refused in its first step."""
+    late = "train.stages=[{name: only, steps: 3, weights: {language_modelling: {1: 0, 3: 1}, avopt: 0}}]"
+    lines = log(quick(late))
+    assert [line.get("language_modelling") is not None for line in lines] == [False, False, True]
+    assert lines[2]["loss"] == pytest.approx(0.5 * (lines[2]["language_modelling"] + lines[2]["avace"]))
+    unreachable = late.replace("steps: 3", "steps: 4, train: [fusion]")
+    unreachable = unreachable.replace("language_modelling: {1: 0, 3: 1}, avopt: 0", "avopt: {2: 0, 3: 1}")
+    with pytest.raises(UnreachableTerm, match="'avopt' reaches no trainable parameter"):
+        quick(unreachable, run=tmp_path / "refused")
+    assert [line["step"] for line in log(tmp_path / "refused")] == [1, 2, 3]
+
+
+def test_a_temperature_that_learns_is_not_enough(quick: Any) -> None:
+    """Only the fusion learns, which the loss does not read."""
+    only = (
+        "train.stages=[{name: only, steps: 1, train: [fusion], weights: {language_modelling: 0, avopt: 0}}]"
+    )
+    with pytest.raises(UnreachableTerm, match="'contrastive' reaches no trainable parameter"):
+        quick(only, "losses.contrastive={weight: 1}")
 
 
 class NanAtLast(nn.Module):

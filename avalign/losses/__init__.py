@@ -2,7 +2,9 @@
 
 from avalign.losses.avace import AVACE
 from avalign.losses.avopt import AVOpT
+from avalign.losses.contrastive import Contrastive
 from avalign.losses.language_modelling import LanguageModelling
+from avalign.losses.siglip import SigLip
 from avalign.losses.value import LossValue
 
-__all__ = ["AVACE", "AVOpT", "LanguageModelling", "LossValue"]
+__all__ = ["AVACE", "AVOpT", "Contrastive", "LanguageModelling", "LossValue", "SigLip"]

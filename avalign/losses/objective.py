@@ -12,6 +12,9 @@ from avalign.batch import Batch, Outputs
 from avalign.errors import AvalignError, suggest
 from avalign.losses.coverage import box_coverage, interval_coverage
 from avalign.losses.value import LossValue
+from avalign.recipe import weight_at
+
+Weight = float | dict[int, float]
 
 
 class ObjectiveError(AvalignError):
@@ -40,6 +43,7 @@ SUPPLIES: dict[str, Callable[[Outputs, Batch], Tensor | None]] = {
     "time_target": lambda out, batch: _time_target(out, batch),  # (b, m), share inside the intervals
     "has_box": lambda out, batch: batch.has_image & batch.box_mask.any(1),  # (b,)
     "has_interval": lambda out, batch: batch.has_audio & batch.interval_mask.any(1),  # (b,)
+    "classes": lambda out, batch: batch.classes,  # (b,), one number for each class, -1 unknown
     "logits": lambda out, batch: out.logits,  # (b, t, v)
     "labels": lambda out, batch: out.labels,  # (b, t), -100 outside the response
 }
@@ -56,29 +60,33 @@ WHY_NONE = {
 class Objective(nn.Module):
     """The weighted sum of named loss terms, and a log of each.
 
-    terms: label -> (loss, weight). A term of weight 0 is off: it is not computed at all.
+    terms: label -> (loss, weight). A weight is a number or a schedule {step: number} (avalign.recipe.Weight
+           says how it is read). At a step at which it is 0, the term is off: it is not computed at all.
     """
 
-    def __init__(self, terms: Mapping[str, tuple[nn.Module, float]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[nn.Module, Weight]]) -> None:
         super().__init__()
         self.losses = nn.ModuleDict({label: loss for label, (loss, _) in terms.items()})
-        self.weights = {label: float(weight) for label, (_, weight) in terms.items()}
+        self.weights = {label: weight for label, (_, weight) in terms.items()}
         for label, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ObjectiveError(f"losses.{label}.weight must be 0 (off) or above, got {weight}")
+            numbers = list(weight.values()) if isinstance(weight, dict) else [weight]
+            if not numbers:
+                raise ObjectiveError(f"losses.{label}.weight is a schedule without any step")
+            for number in numbers:
+                if not 0 <= number < float("inf"):
+                    raise ObjectiveError(f"losses.{label}.weight must be 0 (off) or above, got {number}")
         self._arguments = {label: _arguments(label, loss) for label, (loss, _) in terms.items()}
 
-    @property
-    def active(self) -> list[str]:
-        """Labels of the terms that are computed."""
-        return [label for label, weight in self.weights.items() if weight != 0]
+    def active(self, step: int = 0) -> dict[str, float]:
+        """The terms that are computed at a step, with their weights. Steps count from 0 in every stage."""
+        weights = {label: weight_at(weight, step) for label, weight in self.weights.items()}
+        return {label: weight for label, weight in weights.items() if weight != 0}
 
-    @property
-    def needs_logits(self) -> bool:
+    def needs_logits(self, step: int = 0) -> bool:
         """Whether any active term reads the language model's output; if none does it need not run."""
-        return any("logits" in self._arguments[label] for label in self.active)
+        return any("logits" in self._arguments[label] for label in self.active(step))
 
-    def with_weights(self, weights: Mapping[str, float]) -> Objective:
+    def with_weights(self, weights: Mapping[str, Weight]) -> Objective:
         """The same losses, some weighted otherwise: what a stage of training asks for."""
         for label in weights:
             if label not in self.weights:
@@ -86,11 +94,11 @@ class Objective(nn.Module):
         merged = self.weights | dict(weights)
         return Objective({label: (self.losses[label], merged[label]) for label in self.weights})
 
-    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, LossValue]:
+    def terms(self, outputs: Outputs, batch: Batch, step: int = 0) -> dict[str, LossValue]:
         """Every active term by itself, not weighted."""
         supplied: dict[str, Tensor | None] = {}
         values = {}
-        for label in self.active:
+        for label in self.active(step):
             arguments = {}
             for name, required in self._arguments[label].items():
                 if name not in supplied:
@@ -112,36 +120,45 @@ class Objective(nn.Module):
             values[label] = value
         return values
 
-    def total(self, terms: Mapping[str, LossValue]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and the log: each term, not weighted, and its parts ("avace/space"), detached."""
+    def total(self, terms: Mapping[str, LossValue], step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and the log: each term, not weighted, and its parts ("avace/space"), detached.
+
+        A weight that is scheduled is in the log too ("avace/weight"), 0 as well.
+        """
         if not terms:
             raise ObjectiveError(
                 f"no loss term is on: every weight is 0 ({', '.join(self.weights) or 'no terms'})"
             )
-        total = torch.stack([self.weights[label] * value.total for label, value in terms.items()]).sum()
+        active = self.active(step)
+        total = torch.stack([active[label] * value.total for label, value in terms.items()]).sum()
         log = {}
         for label, value in terms.items():
             log[label] = value.total.detach()
             log |= {f"{label}/{part}": number for part, number in value.parts.items()}
+        for label, weight in self.weights.items():
+            if isinstance(weight, dict):
+                log[f"{label}/weight"] = torch.tensor(active.get(label, 0.0))
         return total, log
 
-    def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.total(self.terms(outputs, batch))
+    def forward(self, outputs: Outputs, batch: Batch, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.total(self.terms(outputs, batch, step), step)
 
 
 def refuse_unreachable(terms: Mapping[str, LossValue], parameters: Iterable[nn.Parameter]) -> None:
-    """Raise UnreachableTerm unless every term moves some trainable parameter. Run on a stage's first batch.
+    """Raise UnreachableTerm unless every term moves some of these parameters. Run on a term's first batch.
 
     A term that applies to no sample of the batch is not judged. The graph is kept for backward.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     for label, value in terms.items():
+        gradients: Iterable[Tensor | None] = []
+        if trained and value.total.requires_grad:
+            # Whether or not it applies to a sample here: another process, to one of whose samples it does,
+            # may wait for what this one has to say about features that both have gathered.
+            gradients = torch.autograd.grad(value.total, trained, retain_graph=True, allow_unused=True)
         count = None if value.applies is None else int(value.applies.sum())
         if count == 0:
             continue
-        gradients: Iterable[Tensor | None] = []
-        if trained and value.total.requires_grad:
-            gradients = torch.autograd.grad(value.total, trained, retain_graph=True, allow_unused=True)
         reached = [gradient for gradient in gradients if gradient is not None]
         if not reached:
             raise UnreachableTerm(

@@ -38,10 +38,11 @@ class Metric:
 
         None for one sample, for no resamples, and for what cannot be resampled.
         """
-        drawn = self._resampled(resamples, seed)
-        return None if drawn is None else _percentiles(drawn)
+        drawn = self.resampled(resamples, seed)
+        return None if drawn is None else percentiles(drawn)
 
-    def _resampled(self, resamples: int, seed: int) -> np.ndarray | None:
+    def resampled(self, resamples: int, seed: int) -> np.ndarray | None:
+        """(resamples,): the score of samples drawn with replacement; None where there is no interval."""
         if self.parts is None or len(self.parts) < 2 or resamples == 0:
             return None
         n = len(self.parts)
@@ -85,14 +86,15 @@ def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, 
             f"paired bootstrap: {len(a.parts)} samples of {a.name!r}, {len(b.parts)} of {b.name!r}"
         )
     value_a, value_b = a.value(), b.value()
-    drawn_a, drawn_b = a._resampled(resamples, seed), b._resampled(resamples, seed)
+    drawn_a, drawn_b = a.resampled(resamples, seed), b.resampled(resamples, seed)
     if value_a is None or value_b is None or drawn_a is None or drawn_b is None:
         return None
-    bounds = _percentiles(drawn_a - drawn_b)
+    bounds = percentiles(drawn_a - drawn_b)
     return None if bounds is None else (value_a - value_b, *bounds)
 
 
-def _percentiles(drawn: np.ndarray) -> tuple[float, float] | None:
+def percentiles(drawn: np.ndarray) -> tuple[float, float] | None:
+    """The middle 95 % of what was drawn, less what is not finite."""
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) == 0:
         return None

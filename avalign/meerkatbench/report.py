@@ -6,12 +6,13 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from avalign.meerkatbench.curves import curves, interval_bar
+from avalign.meerkatbench.page import folded, table, whole_page
 from avalign.meerkatbench.tables import CHECKS, best_trivial, shown
 
 CARDS, ROWS = 6, 20  # samples of each task shown as pictures, and at most as lines
@@ -37,7 +38,7 @@ def write_report(run: Path) -> Path:
         *(_task(run, name, task) for name, task in tasks.items()),
         "<h2 id=recipe>Recipe and versions</h2>",
         _versions(versions) if versions else _missing("No versions.json."),
-        _folded("recipe.yaml, every setting", recipe) if recipe else _missing("No recipe.yaml."),
+        folded("recipe.yaml, every setting", recipe) if recipe else _missing("No recipe.yaml."),
     ]
     links = [
         ("scores", "Scores"),
@@ -45,13 +46,7 @@ def write_report(run: Path) -> Path:
         *((n, n.upper()) for n in tasks),
         ("recipe", "Recipe"),
     ]
-    menu = " ".join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in links)
-    page = (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} - avalign</title><style>{_STYLE}</style></head>\n"
-        f"<body><nav>{menu}</nav><main>\n" + "\n".join(body) + "\n</main></body></html>\n"
-    )
+    page = whole_page(title, links, body)
     path = run / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -137,7 +132,7 @@ def _summary(scores: dict[str, Any]) -> str:
     )
     resamples = scores["bootstrap"]["resamples"]
     return (
-        _table(header, rows)
+        table(header, rows)
         + f"<p class=note>Split {escape(scores['split'])}. In brackets: 95 % bootstrap intervals, "
         f"{resamples} resamples. Blue: this model; grey: the trivial answers, which use neither picture nor "
         "sound. No sound, no picture: the same questions with that taken away.</p>"
@@ -157,7 +152,7 @@ def _task(run: Path, name: str, task: dict[str, Any]) -> str:
     ]
     parts = [
         f"<h2 id={escape(name)}>{escape(task['title'])}</h2>",
-        _table(("metric", "this model", *map(escape, trivial)), rows),
+        table(("metric", "this model", *map(escape, trivial)), rows),
         _protocol(task),
     ]
     gain = task.get("over_best_trivial")
@@ -173,7 +168,7 @@ def _task(run: Path, name: str, task: dict[str, Any]) -> str:
             [escape(group), str(row["n"]), *(_score(row["metrics"].get(column)) for column in columns)]
             for group, row in groups["rows"].items()
         ]
-        parts.append(f"<h3>By {escape(groups['by'])}</h3>" + _table((groups["by"], "n", *columns), lines))
+        parts.append(f"<h3>By {escape(groups['by'])}</h3>" + table((groups["by"], "n", *columns), lines))
     parts.append(_samples(run, name))
     return "\n".join(parts)
 
@@ -218,10 +213,10 @@ def _samples(run: Path, name: str) -> str:
                 ]
             )
     shown_cards = f"<div class=cards>{''.join(cards)}</div>" if cards else ""
-    table = _table(("question", "answer", "truth", "score"), lines, "samples") if lines else ""
-    if cards and table:
-        table = f"<details><summary>{len(lines)} more samples</summary>{table}</details>"
-    return f"<h3>Samples, the first of {len(rows)}</h3>{shown_cards}{table}"
+    others = table(("question", "answer", "truth", "score"), lines, "samples") if lines else ""
+    if cards and others:
+        others = f"<details><summary>{len(lines)} more samples</summary>{others}</details>"
+    return f"<h3>Samples, the first of {len(rows)}</h3>{shown_cards}{others}"
 
 
 def _question(row: dict[str, Any]) -> str:
@@ -238,7 +233,7 @@ def _versions(versions: dict[str, Any]) -> str:
         for key, whole in versions.items()
         for inner, value in (whole.items() if isinstance(whole, dict) else [("", whole)])
     ]
-    return _table(("", ""), [[escape(key.strip()), escape(str(value))] for key, value in flat], "versions")
+    return table(("", ""), [[escape(key.strip()), escape(str(value))] for key, value in flat], "versions")
 
 
 # ---- pieces ----
@@ -250,14 +245,6 @@ def _score(score: dict[str, Any] | None) -> str:
     return f"{value}<small>{interval}</small>" if interval else value
 
 
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """header and cells are HTML already."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class=wide><table class="{kind}">{table}</table></div>'
-
-
 def _embedded(picture: Path) -> str:
     """The picture as a data URL; as JPEG, for spectrograms make PNGs of half a megabyte."""
     from PIL import Image
@@ -266,10 +253,6 @@ def _embedded(picture: Path) -> str:
     with Image.open(picture) as opened:
         opened.convert("RGB").save(jpeg, "JPEG", quality=88, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode("ascii")
-
-
-def _folded(title: str, text: str) -> str:
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def _missing(html: str) -> str:
@@ -303,48 +286,3 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             unread += 1
     return rows, unread
-
-
-_STYLE = """
-:root{--ink:#1d2327;--faint:#68737b;--line:#e3e7ea;--blue:#0072b2}
-*{box-sizing:border-box}
-body{margin:0;color:var(--ink);background:#fff;
- font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1120px;margin:0 auto;padding:0 24px 80px}
-nav{position:sticky;top:0;z-index:1;background:#fffffff2;border-bottom:1px solid var(--line);padding:9px 24px;
- text-align:center;font-size:13px}
-nav a{margin:0 9px}
-a{color:var(--blue);text-decoration:none}a:hover{text-decoration:underline}
-header p{color:var(--faint);margin:0}
-h1{font-size:28px;font-weight:650;margin:34px 0 2px}
-h2{font-size:20px;font-weight:650;margin:52px 0 12px;padding-top:10px;scroll-margin-top:36px}
-h3{font-size:15px;font-weight:650;margin:26px 0 8px}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
-th{color:var(--faint);font-weight:500;font-size:12.5px;text-align:left;padding:4px 18px 6px 0;
- vertical-align:bottom;border-bottom:1px solid var(--line)}
-td{padding:7px 18px 7px 0;border-bottom:1px solid var(--line);vertical-align:top}
-td small{display:block;color:var(--faint);font-weight:400;font-size:12px;white-space:nowrap}
-td b{font-weight:650}
-.yes{color:#00795a}.no{color:#b34700}
-table.samples td{font-size:13px;max-width:420px;overflow-wrap:anywhere}
-table.versions td{font-size:13px;padding:3px 18px 3px 0}table.versions thead{display:none}
-.note,.missing{color:var(--faint);font-size:13px;max-width:880px}
-.missing{font-style:italic}
-.warnings{border-left:3px solid #e69f00;background:#fdf8ec;margin:22px 0 0;padding:9px 14px 9px 32px;
- font-size:14px}
-.curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:20px 24px}
-.curves figcaption{font-size:13px;font-weight:600}
-.curves small{color:var(--faint);font-weight:400;margin-left:6px}
-figure{margin:0}svg{display:block;max-width:100%}svg.bar{max-width:none}
-svg text{fill:var(--faint);font-size:11px}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(460px,1fr));gap:18px}
-.cards figure{border:1px solid var(--line);border-radius:6px;padding:8px}
-.cards img{width:100%;display:block}
-.cards figcaption{color:var(--faint);font-size:12px;padding:2px 6px;overflow-wrap:anywhere}
-details{margin:10px 0;font-size:13px}summary{cursor:pointer;color:var(--faint)}
-details ul{margin:6px 0;padding-left:20px;overflow-wrap:anywhere}
-pre{background:#f6f8f9;border-radius:6px;padding:14px;overflow-x:auto;font-size:12.5px;line-height:1.45}
-code{background:#f1f4f5;border-radius:3px;padding:1px 4px}
-@media(max-width:560px){.cards{grid-template-columns:1fr}}
-"""

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from avalign.losses import LossValue
-from avalign.losses.objective import Objective
+from avalign.losses.objective import Objective, ObjectiveError
 from tests.contract.components import every
 from tests.contract.kept import assert_compiles
+from tests.contract.processes import found
 from tests.test_objective import example, rows
 from tests.tolerances import assert_close
 
 LEARNT = {"image", "audio", "image_map", "audio_map", "logits"}  # what a loss may teach, of what it may name
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes found that hold half of a batch each: of every loss, a file each."""
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, "-m", "tests.contract.processes", str(folder)]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=root)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return folder
 
 
 @every("loss")
@@ -38,14 +58,50 @@ class TestLoss:
                 assert tensor.grad is None, f"{key} is taught, which it does not name"
 
     def test_it_is_the_mean_of_its_samples(self, build: Any, name: str) -> None:
-        """Each by itself: batch mates change nothing, and a shard of a batch weighs its share."""
+        """In any order, and whether or not others stand beside them to which it does not apply."""
         objective = Objective({name: (build("loss", name), 1.0)})
+        outputs, batch, _ = example(8)
+        value = objective.terms(outputs, batch)[name]
+        assert value.samples is not None, "what each sample adds is not said"
+        assert value.applies is not None
+        assert_close(value.total, value.samples.mean(), torch.float32)
+        assert (value.samples[~value.applies] == 0).all()
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+        assert_close(
+            objective.terms(*rows(outputs, batch, order))[name].samples, value.samples[order], torch.float32
+        )
+        fewer = objective.terms(*rows(outputs, batch, value.applies))[name]
+        assert_close(fewer.samples, value.samples[value.applies], torch.float32)
+
+    def test_a_sample_depends_on_others_only_if_the_loss_says_so(self, build: Any, name: str) -> None:
+        """By `couples_samples = True`. Without it a shard of a batch weighs its share, whoever is in it."""
+        loss = build("loss", name)
+        objective = Objective({name: (loss, 1.0)})
         outputs, batch, _ = example()
-        together = objective.terms(outputs, batch)[name]
-        alone = [objective.terms(*rows(outputs, batch, slice(k, k + 1)))[name] for k in range(len(batch))]
-        assert_close(together.total, torch.stack([one.total for one in alone]).mean(), torch.float32)
-        if together.samples is not None:
-            assert_close(together.samples, torch.cat([one.samples for one in alone]), torch.float32)
+        together = objective.terms(outputs, batch)[name].samples
+        pair = objective.terms(*rows(outputs, batch, slice(0, 2)))[name].samples
+        assert_close(pair, together[:2], torch.float32)  # the other two are no pairs, or add what they add
+        strangers, _, _ = example(seed=1)
+        outputs.image.values.data[1] = strangers.image.values[1].detach()
+        outputs.audio.values.data[1] = strangers.audio.values[1].detach()
+        first = objective.terms(outputs, batch)[name].samples[0]
+        if getattr(loss, "couples_samples", False):
+            assert (first - together[0]).abs() > 1e-3, "it says that samples are coupled, and they are not"
+            with suppress(ObjectiveError):  # that one sample is too few may be said, but not be a nan
+                assert objective.terms(*rows(outputs, batch, slice(0, 1)))[name].total.isfinite()
+        else:
+            assert_close(first, together[0], torch.float32)
+            alone = [objective.terms(*rows(outputs, batch, slice(k, k + 1)))[name].samples for k in range(4)]
+            assert_close(torch.cat(alone), objective.terms(outputs, batch)[name].samples, torch.float32)
+
+    def test_two_processes_make_what_one_does(self, two_processes: Path, name: str) -> None:
+        """The mean of their totals and gradients, which is what they learn by, is the whole batch's."""
+        whole = found(name, slice(None))
+        halves = [load_file(two_processes / f"{name}-{rank}") for rank in range(2)]
+        assert whole.keys() == halves[0].keys() == halves[1].keys()
+        assert not torch.equal(halves[0]["total"], halves[1]["total"])
+        for key, expected in whole.items():
+            assert_close((halves[0][key] + halves[1][key]) / 2, expected, torch.float32)
 
     def test_what_is_masked_is_not_read(self, build: Any, name: str) -> None:
         """NaN in the place of absent pictures and sounds changes neither value nor gradient."""

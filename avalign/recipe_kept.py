@@ -1,0 +1,131 @@
+"""The recipe that a run keeps, with the files that it names, and what tells another recipe from it.
+
+runs/mine/
+    recipe.yaml       names components from files as ./code/my_loss.py:MyLoss
+    code/my_loss.py   the file as it was
+    code/files.json   where each came from, and its sha256
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from difflib import ndiff
+from pathlib import Path
+from typing import Any
+
+from avalign.errors import AvalignError
+from avalign.local import digest, is_local, placed, split
+from avalign.recipe import Component, Recipe
+from avalign.recipe_io import dump
+
+FREE = ("workers", "root", "report_to")  # may be another on resuming: they belong to the machine
+CODE, FILES = "code", "files.json"
+
+
+def differing(before: Recipe, now: Recipe, evaluation: bool = False) -> list[str]:
+    """ "was: ..." and "now: ..." of every line in which two recipes would train, and score, otherwise.
+
+    Files of components are compared by their content, wherever they lie.
+    """
+    words = {"- ": "was", "+ ": "now"}
+    lines = ndiff(_lines(before, evaluation), _lines(now, evaluation))
+    return [f"{words[line[:2]]}: {line[2:]}" for line in lines if line[:2] in words]
+
+
+def _lines(recipe: Recipe, evaluation: bool) -> list[str]:
+    """The dumped recipe without what may change: workers, where data lies, evaluation if not asked for."""
+    shown, skip = [], False
+    for line in dump(recipe, _by_content).splitlines():
+        if line and not line.startswith(" "):
+            skip = line.startswith("evaluation:") and not evaluation
+        if not skip and line.strip().partition(":")[0] not in FREE:
+            shown.append(line)
+    return shown
+
+
+def _by_content(name: str) -> str:
+    if not is_local(name):
+        return name
+    file, class_name = split(placed(name, Path()))
+    return f"{file.name}@{digest(file)[:12]}:{class_name}"
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def keep(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe with every file that it names copied into the run folder, and named there."""
+    kept = deepcopy(recipe)
+    folder = run.absolute() / CODE
+    known = _known(run)
+    for component in _components(kept):
+        if not is_local(component.name):
+            continue
+        file, class_name = split(placed(component.name, Path()))
+        if file.parent != folder:
+            copy = _name_of_copy(known, file)
+            if copy not in known:
+                folder.mkdir(parents=True, exist_ok=True)
+                _whole(folder / copy, file.read_bytes())
+                known[copy] = {"from": str(file), "sha256": digest(folder / copy)}
+                _whole(folder / FILES, (json.dumps(known, indent=1) + "\n").encode())
+            component.name = f"{folder / copy}:{class_name}"
+    return kept
+
+
+def changed_files(run: Path) -> dict[Path, str]:
+    """Files of a run that are not what they were, the copy or where it came from -> what to say of it."""
+    found = {}
+    for name, known in _known(run).items():
+        copy, source = run / CODE / name, Path(known["from"])
+        if not copy.is_file():
+            found[copy] = f"{copy} is gone: the run was made with it"
+        elif digest(copy) != known["sha256"]:
+            found[copy] = f"{copy} has changed since the run was made with it"
+        if source.is_file() and digest(source) != known["sha256"]:
+            found[source] = (
+                f"{source} has changed since {run} was made with it; the run's copy, {copy}, counts"
+            )
+    return found
+
+
+def refuse_changed_copies(run: Path) -> None:
+    """A run cannot go on with other code than it was begun with."""
+    problems = [what for file, what in changed_files(run).items() if file.parent == run / CODE]
+    if problems:
+        raise AvalignError(f"{'; '.join(problems)}. Resuming would not repeat it")
+
+
+def _known(run: Path) -> dict[str, dict[str, str]]:
+    path = run / CODE / FILES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _name_of_copy(known: dict[str, dict[str, str]], file: Path) -> str:
+    """The file's own name; "my_loss-2.py" for another file of that name."""
+    number, name, content = 1, file.name, digest(file)
+    while name in known and known[name]["sha256"] != content:
+        number += 1
+        name = f"{file.stem}-{number}{file.suffix}"
+    return name
+
+
+def _components(section: Any) -> Iterator[Component]:
+    if isinstance(section, Component):
+        yield section
+    elif is_dataclass(section):
+        for field in fields(section):
+            yield from _components(getattr(section, field.name))
+    elif isinstance(section, dict):
+        for value in section.values():
+            yield from _components(value)
+
+
+def _whole(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
