@@ -85,7 +85,12 @@ def rows(outputs: Outputs, batch: Batch, part: slice) -> tuple[Outputs, Batch]:
             outputs.logits[part],
             outputs.labels[part],
         ),
-        Batch(**{f.name: getattr(batch, f.name)[part] for f in fields(Batch)}),
+        Batch(
+            **{
+                f.name: None if getattr(batch, f.name) is None else getattr(batch, f.name)[part]
+                for f in fields(Batch)
+            }
+        ),
     )
 
 

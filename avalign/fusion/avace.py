@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,8 @@ class Attend(nn.Module):
 class AvaceAdapters(nn.Module):
     """Two-way cross attention between patches and audio tokens, with both attention maps.
 
+    The time of a film's frames is said as that of the sound is, so that the two can be compared.
+
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
     Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
 
@@ -90,12 +93,14 @@ class AvaceAdapters(nn.Module):
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
         place = self.image_place(image.where) if image.where is not None else image.values.new_zeros(())
+        if image.when is not None:  # a frame is a moment: a span without length
+            place = place + self.audio_place(image.when[..., None].expand(-1, -1, 2))
         time = self.audio_place(audio.where) if audio.where is not None else audio.values.new_zeros(())
         heard, image_map = self.over_image(audio, image, time, place)
         seen, audio_map = self.over_audio(image, audio, place, time)
         return Fused(
-            Tokens(seen, image.mask, image.where),
-            Tokens(heard, audio.mask, audio.where),
+            replace(image, values=seen),
+            replace(audio, values=heard),
             image_map,
             audio_map,
         )
