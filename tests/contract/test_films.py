@@ -9,32 +9,10 @@ import torch
 
 from avalign.batch import Tokens
 from tests.contract.components import every
-from tests.contract.kept import noise, stir
+from tests.contract.kept import stir
 from tests.contract.test_fusions import fused_tensors
-from tests.contract.tokens import DIM, GRID, clip_tokens, patches
+from tests.contract.tokens import DIM_OUT, FRAMES, GRID, clip_tokens, film, given
 from tests.tolerances import assert_close
-
-FRAMES, WIDTH = 3, 24
-
-
-def film(frames: int = FRAMES) -> Tokens:
-    """Two samples of `frames` frames: the first lacks the last of three, the second is of two seconds."""
-    count = frames * GRID * GRID
-    values = noise(2, FRAMES * GRID * GRID, DIM)[:, :count]
-    mask = torch.ones(2, frames, dtype=torch.bool)
-    mask[0, 2:] = False
-    seconds = torch.tensor([[0.5, 1.0, 0.0], [0.0, 1.0, 2.0]])[:, :frames]
-    mask, when = (one.repeat_interleave(GRID * GRID, 1) for one in (mask, seconds))
-    return Tokens(values, mask, patches().where.repeat(frames, 1), frames, when)
-
-
-def given(projector: Any) -> dict[str, Any]:
-    """What a connector wants beside its tokens."""
-    there = {
-        "instruction": Tokens(noise(2, 5, WIDTH, seed=1), torch.ones(2, 5, dtype=torch.bool)),
-        "vocabulary": noise(30, WIDTH, seed=2),
-    }
-    return {name: there[name] for name in getattr(projector, "wants", ())}
 
 
 @every("projector")
@@ -42,8 +20,8 @@ class TestProjector:
     def test_it_gives_as_many_tokens_as_it_says_frame_by_frame_or_joined(self, build: Any, name: str) -> None:
         projector, before = build("projector", name), film()
         count = projector.token_count(FRAMES * GRID * GRID, FRAMES)
-        after = projector(before, **given(projector))
-        assert after.values.shape == (2, count, WIDTH)
+        after = projector(before, **given(projector, 2))
+        assert after.values.shape == (2, count, DIM_OUT)
         assert after.mask.shape == (2, count)
         assert after.frames == (1 if getattr(projector, "joins_frames", False) else FRAMES)
         if after.frames == 1:
@@ -59,7 +37,7 @@ class TestProjector:
         spoilt = torch.where(before.mask[..., None], before.values, torch.tensor(1e4))
         late = torch.where(before.mask, before.when, torch.tensor(7.0))
         one, other = (
-            projector(tokens, **given(projector))
+            projector(tokens, **given(projector, 2))
             for tokens in (before, replace(before, values=spoilt, when=late))
         )
         assert torch.equal(one.mask, other.mask)
