@@ -108,7 +108,10 @@ def test_it_trains_and_answers(
     name: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "score", lambda *_: {})
-    recipe = small(name, f"data.root={world}")
+    film = (
+        ["model.frames=2"] if name == "timechat" else []
+    )  # the world has stills: one frame real, one masked
+    recipe = small(name, f"data.root={world}", *film)
     run = train(recipe, tmp_path / "run")
     source = build_source(recipe)
     training.set_seed(recipe.seed)
