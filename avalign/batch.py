@@ -17,8 +17,10 @@ IGNORED = -100  # the label of every position that is not part of a response, as
 class Sample:
     """One example as it comes from a source: decoded media, text, and the truth it is scored by.
 
-    Shapes: image (height, width, 3) uint8, audio (samples,) float32 in [-1, 1]
-    Units:  boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; intervals seconds
+    Shapes: image (height, width, 3) uint8, or the k frames of a film (k, height, width, 3);
+            audio (samples,) float32 in [-1, 1]
+    Units:  boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image, of every frame of a film;
+            intervals and frame_times seconds
     """
 
     id: str
@@ -26,6 +28,7 @@ class Sample:
     instruction: str  # holds "<image>" and "<audio>" where the media belong
     response: str  # the answer to learn, and the first reference when scored
     image: np.ndarray | None = None
+    frame_times: tuple[float, ...] = ()  # when each frame of a film was seen; none for a still picture
     audio: np.ndarray | None = None
     sample_rate: int = 16_000  # of `audio`, in Hz
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # where the sounding object is
@@ -37,7 +40,8 @@ class Sample:
 
     def without(self, *, image: bool = False, audio: bool = False) -> Sample:
         """The same question with the picture or the sound taken away (the modality check)."""
-        return replace(self, image=None if image else self.image, audio=None if audio else self.audio)
+        sample = replace(self, image=None, frame_times=()) if image else self
+        return replace(sample, audio=None) if audio else sample
 
 
 @dataclass
@@ -45,12 +49,18 @@ class Tokens:
     """A set of tokens with what is known of each.
 
     Shapes: values (b, n, d); mask (b, n), True where real; where (n, 4) boxes of patches in 0..1 of
-            the image, (n, 2) spans of audio tokens in seconds, or None when tokens have no place
+            the image, (n, 2) spans of audio tokens in seconds, or None when tokens have no place;
+            when (b, n), the time in seconds of each image token's frame, or None (still pictures, audio)
+
+    The tokens of a film lie frame by frame: n = frames * per_frame, and `where` is the patch's box within
+    its frame, the same for every frame. Frames that a film does not have are masked, and their time is 0.
     """
 
     values: Tensor
     mask: Tensor
     where: Tensor | None = None
+    frames: int = 1
+    when: Tensor | None = None
 
 
 @dataclass
@@ -77,6 +87,10 @@ class Batch:
             input_ids (b, t), attention_mask (b, t), labels (b, t) with -100 outside the response;
             boxes (b, k, 4) in 0..1 and box_mask (b, k); intervals (b, k, 2) s and interval_mask (b, k);
             classes (b,) int64, a number for each class, the same in every batch; -1 where there is none
+
+    For a model that takes several frames, image is (b, frames, ...), frame_mask (b, frames) tells which are
+    real and frame_seconds (b, frames) when each was seen (0 where there is none); has_image: any frame is
+    real. Both are None for a model that takes one. A box belongs to all frames.
     """
 
     image: Tensor
@@ -92,9 +106,13 @@ class Batch:
     intervals: Tensor
     interval_mask: Tensor
     classes: Tensor
+    frame_mask: Tensor | None = None
+    frame_seconds: Tensor | None = None
 
     def to(self, device: Any) -> Batch:
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        there = {name: value for name, value in values.items() if value is not None}
+        return Batch(**{name: value.to(device) for name, value in there.items()})
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])

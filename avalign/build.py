@@ -63,6 +63,7 @@ def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
         audio_connector=projector("audio_connector", width, llm.width),
         llm=llm,
         max_new_tokens=recipe.evaluation.max_new_tokens,
+        frames=parts.frames,
     )
 
 

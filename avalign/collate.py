@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -31,9 +32,13 @@ def check(sample: Sample) -> None:
             raise SampleError(sample.id, f"instruction has more than one {place}")
     image, audio = sample.image, sample.audio
     if image is not None and (
-        image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size
+        image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size
     ):
-        raise SampleError(sample.id, f"image is {image.dtype} {image.shape}, not uint8 (height, width, 3)")
+        raise SampleError(
+            sample.id,
+            f"image is {image.dtype} {image.shape}, not uint8 (height, width, 3), frames before it",
+        )
+    _check_frame_times(sample)
     if audio is not None:
         if audio.ndim != 1 or not len(audio):
             raise SampleError(sample.id, f"audio has shape {audio.shape}, not (samples,) with at least one")
@@ -57,9 +62,39 @@ def check(sample: Sample) -> None:
             )
 
 
+def _check_frame_times(sample: Sample) -> None:
+    times = sample.frame_times
+    frames = len(sample.image) if sample.image is not None and sample.image.ndim == 4 else 0
+    if len(times) != frames:
+        raise SampleError(
+            sample.id, f"frame_times holds {len(times)} times, for {frames or 'no'} frames of a film"
+        )
+    if not np.isfinite(times).all():
+        raise SampleError(sample.id, f"frame_times are not all finite: {_shown(times)} s")
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        raise SampleError(sample.id, f"frame_times do not rise: {_shown(times)} s")
+
+
+def _shown(times: Sequence[float], most: int = 8) -> str:
+    return ", ".join(f"{time:g}" for time in times[:most]) + (", ..." if len(times) > most else "")
+
+
+def kept_frames(count: int, most: int) -> list[int]:
+    """Which of `count` frames are shown: all, or the middle one of each of `most` equal stretches.
+
+    Stretches are of frames, not of seconds. Nothing is drawn by chance: a film is always seen the same.
+    """
+    kept = min(count, most)
+    return [(2 * k + 1) * count // (2 * kept) for k in range(kept)]
+
+
 @dataclass
 class Collator:
-    """Built by the model, so that it prepares media as the encoders want them. Usable in loader processes."""
+    """Built by the model, so that it prepares media as the encoders want them. Usable in loader processes.
+
+    A sample shows at most `frames` frames (kept_frames says which); a still picture is one, seen at 0 s.
+    Fewer than `frames` are padded with zeros, and masked.
+    """
 
     prepare_image: Callable[[np.ndarray], Tensor]
     prepare_audio: Callable[[np.ndarray, int], Tensor]
@@ -67,8 +102,9 @@ class Collator:
     prompt_ids: Callable[[str, int, int], list[int]]
     response_ids: Callable[[str], list[int]]
     pad_id: int
-    image_tokens: int
+    image_tokens: int  # of all frames
     audio_tokens: int
+    frames: int = 1
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """For training: prompt and response, padded on the right."""
@@ -99,9 +135,7 @@ class Collator:
             labels.append([IGNORED] * len(prompt) + response)
         left = not respond
         return Batch(
-            image=_stack(
-                [None if s.image is None else self.prepare_image(s.image) for s in samples], self._blank_image
-            ),
+            image=_stack([self._frames(s) for s in samples], self._blank_image),
             audio=_stack(
                 [None if s.audio is None else self.prepare_audio(s.audio, s.sample_rate) for s in samples],
                 self._blank_audio,
@@ -115,10 +149,33 @@ class Collator:
             **_truth([s.boxes for s in samples], "boxes", "box_mask", 4),
             **_truth([s.intervals for s in samples], "intervals", "interval_mask", 2),
             classes=torch.tensor([-1 if s.label is None else _number(s.label) for s in samples]),
+            **({} if self.frames == 1 else self._frame_truth(samples)),
         )
 
+    def _frames(self, sample: Sample) -> Tensor | None:
+        """A sample's picture, prepared; (frames, ...), zeros at the end, for a model that takes several."""
+        if sample.image is None:
+            return None
+        film = sample.image if sample.image.ndim == 4 else sample.image[None]
+        shown = [self.prepare_image(film[k]) for k in kept_frames(len(film), self.frames)]
+        if self.frames == 1:
+            return shown[0]
+        return torch.stack(shown + [torch.zeros_like(shown[0])] * (self.frames - len(shown)))
+
+    def _frame_truth(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        mask = torch.zeros(len(samples), self.frames, dtype=torch.bool)
+        seconds = torch.zeros(len(samples), self.frames)
+        for row, sample in enumerate(samples):
+            if sample.image is not None:
+                times = sample.frame_times or (0.0,)  # a still picture is seen at the beginning
+                shown = [times[k] for k in kept_frames(len(times), self.frames)]
+                mask[row, : len(shown)] = True
+                seconds[row, : len(shown)] = torch.tensor(shown)
+        return {"frame_mask": mask, "frame_seconds": seconds}
+
     def _blank_image(self) -> Tensor:
-        return torch.zeros_like(self.prepare_image(np.zeros((8, 8, 3), np.uint8)))
+        blank = torch.zeros_like(self.prepare_image(np.zeros((8, 8, 3), np.uint8)))
+        return blank if self.frames == 1 else blank.expand(self.frames, *blank.shape)
 
     def _blank_audio(self) -> Tensor:
         return torch.zeros_like(self.prepare_audio(np.zeros(800, np.float32), 8_000))

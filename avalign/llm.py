@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
+from avalign.batch import IGNORED, Tokens
 from avalign.errors import AvalignError
 
 IMAGE, AUDIO = -200, -201
@@ -66,6 +66,29 @@ class LanguageModel(nn.Module):
 
     def response_ids(self, response: str) -> list[int]:
         return [*self.tokenizer.encode(response, add_special_tokens=False), self.end_id]
+
+    # what connectors may ask for
+
+    def instruction(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tokens:
+        """Input embeddings of the prompts' text: no media, no response, no padding. -> (b, s, width)
+
+        They stand at the left, zeros after them, as long as the longest prompt of the batch (at least 1):
+        the same whether a prompt is trained, padded right and with its response, or answered, padded left.
+
+        Shapes: all (b, t); labels IGNORED outside the response
+        """
+        text = attention_mask.bool() & (labels == IGNORED) & (input_ids >= 0)
+        length = max(1, int(text.sum(1).max()))
+        order = text.int().argsort(dim=1, descending=True, stable=True)[:, :length]
+        mask = text.gather(1, order)
+        values = self.lm.get_input_embeddings()(input_ids.clamp(min=0).gather(1, order))
+        return Tokens(values.masked_fill(~mask[..., None], 0), mask)
+
+    def vocabulary(self) -> Tensor:
+        """The input embedding of every word. (v, width)"""
+        table = self.lm.get_input_embeddings()
+        scale = getattr(table, "embed_scale", None)  # of tables that scale what they are asked for (Gemma)
+        return table.weight if scale is None else table.weight * scale
 
     # ids and tokens to text
 

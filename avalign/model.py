@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avalign.batch import Batch, Fused, Outputs, Sample, Tokens
 from avalign.collate import Collator
-from avalign.errors import AvalignError
+from avalign.errors import AvalignError, suggest
 from avalign.llm import LanguageModel
 
 WEIGHTS, ADAPTER, TOKENIZER = "weights.safetensors", "adapter", "tokenizer"
@@ -28,6 +28,10 @@ PARTS = (
     "audio_connector",
     "llm",
 )
+# What a connector may ask for, beside its tokens, by the names in its `wants`:
+#   instruction  Tokens (b, s, llm width) of the prompt's text, as LanguageModel.instruction gives them
+#   vocabulary   (v, llm width), the input embedding of every word
+CONNECTOR_WANTS = ("instruction", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Explanation:
 
     Shapes: image_map (rows, columns), attention over the picture, averaged over the audio tokens, or None;
             audio_map (m,), attention over the sound, averaged over the patches, or None; audio_where (m, 2) s
+
+    The image_map of a film is summed over its frames: like a picture's, it sums to 1.
     """
 
     answer: str
@@ -48,6 +54,10 @@ class AudioVisualLM(nn.Module):
     """Any registered encoders, projectors, fusion, connectors and language model, put together.
 
     Its parts are attributes by the names in PARTS.
+
+    frames: of a film, how many a sample gives the image encoder, one by one (Collator says which)
+
+    A connector that has `wants`, names of CONNECTOR_WANTS, is given them by keyword beside its tokens.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class AudioVisualLM(nn.Module):
         audio_connector: nn.Module,
         llm: LanguageModel,
         max_new_tokens: int = 48,
+        frames: int = 1,
     ) -> None:
         super().__init__()
         self.image_encoder, self.audio_encoder = image_encoder, audio_encoder
@@ -70,6 +81,9 @@ class AudioVisualLM(nn.Module):
         self.image_connector, self.audio_connector = image_connector, audio_connector
         self.llm = llm
         self.max_new_tokens = max_new_tokens
+        self.frames = frames
+        for part in PARTS:
+            _check_wants(part, getattr(self, part))
         # what the parts themselves leave trainable (LoRA, for one, freezes the weights below it)
         self._learnable = {name for name, weight in self.named_parameters() if weight.requires_grad}
 
@@ -79,7 +93,10 @@ class AudioVisualLM(nn.Module):
 
     def collator(self) -> Collator:
         """What turns samples into the batches that this model takes."""
-        image = self.image_projector.token_count(self.image_encoder.token_count)
+        image, frames = self.image_encoder.token_count * self.frames, self.frames
+        for projector in (self.image_projector, self.image_connector):
+            image = projector.token_count(image, frames)
+            frames = 1 if getattr(projector, "joins_frames", False) else frames
         audio = self.audio_projector.token_count(self.audio_encoder.token_count)
         return Collator(
             prepare_image=self.image_encoder.prepare,
@@ -88,27 +105,57 @@ class AudioVisualLM(nn.Module):
             prompt_ids=self.llm.prompt_ids,
             response_ids=self.llm.response_ids,
             pad_id=self.llm.pad_id,
-            image_tokens=self.image_connector.token_count(image),
+            image_tokens=image,
             audio_tokens=self.audio_connector.token_count(audio),
+            frames=self.frames,
         )
 
     def encode(self, batch: Batch) -> tuple[Tokens, Tokens, Fused]:
         """Tokens of both modalities in the shared space, before and after fusion."""
-        image = _hide(self.image_encoder(batch.image), batch.has_image)
+        image = _hide(self._look(batch), batch.has_image)
         audio = _hide(self.audio_encoder(batch.audio, batch.seconds), batch.has_audio)
         image, audio = self.image_projector(image), self.audio_projector(audio)
         return image, audio, self.fusion(image, audio)
 
-    def connect(self, fused: Fused) -> tuple[Tokens, Tokens]:
+    def _look(self, batch: Batch) -> Tokens:
+        """The image encoder's tokens: of the picture, or of all frames, frame by frame."""
+        if self.frames == 1:
+            tokens: Tokens = self.image_encoder(batch.image)
+            return tokens
+        if batch.frame_mask is None or batch.frame_seconds is None:
+            raise AvalignError(f"a model of {self.frames} frames was given a batch without frame_mask")
+        each: Tokens = self.image_encoder(batch.image.flatten(0, 1))  # encoders know of no time
+        b, (_, count, width) = len(batch), each.values.shape
+        real = batch.frame_mask[:, :, None] & each.mask.view(b, self.frames, count)
+        return Tokens(
+            each.values.reshape(b, self.frames * count, width),
+            real.flatten(1),
+            None if each.where is None else each.where.repeat(self.frames, 1),
+            self.frames,
+            batch.frame_seconds.repeat_interleave(count, 1),
+        )
+
+    def connect(self, fused: Fused, batch: Batch) -> tuple[Tokens, Tokens]:
         """Fused tokens as the language model takes them."""
-        return self.image_connector(fused.image), self.audio_connector(fused.audio)
+        connectors = (self.image_connector, self.audio_connector)
+        wanted = {name for connector in connectors for name in getattr(connector, "wants", ())}
+        given: dict[str, Tokens | Tensor] = {}
+        if "instruction" in wanted:
+            given["instruction"] = self.llm.instruction(batch.input_ids, batch.attention_mask, batch.labels)
+        if "vocabulary" in wanted:
+            given["vocabulary"] = self.llm.vocabulary()
+        image, audio = (
+            connector(tokens, **{name: given[name] for name in getattr(connector, "wants", ())})
+            for connector, tokens in zip(connectors, (fused.image, fused.audio), strict=True)
+        )
+        return image, audio
 
     def forward(self, batch: Batch, *, language: bool = True) -> Outputs:
         """language: whether the LLM is run; without it only the alignment losses can be computed"""
         image, audio, fused = self.encode(batch)
         logits = None
         if language:
-            logits = self.llm(batch.input_ids, batch.attention_mask, *self.connect(fused))
+            logits = self.llm(batch.input_ids, batch.attention_mask, *self.connect(fused, batch))
         return Outputs(image, audio, fused, logits, batch.labels)
 
     @torch.no_grad()
@@ -121,26 +168,46 @@ class AudioVisualLM(nn.Module):
         """One answer, with both attention maps."""
         answers, fused = self._answer([sample])
         image_map = audio_map = where = None
-        if fused.image_map is not None and sample.image is not None and sample.audio is not None:
+        both = sample.image is not None and sample.audio is not None
+        if fused.image_map is not None and fused.image.where is not None and both:
             real = fused.audio.mask[0]
-            mean = fused.image_map[0][real].mean(0).float().cpu().numpy()
+            mean = fused.image_map[0][real].mean(0).view(fused.image.frames, -1).sum(0).float().cpu().numpy()
             side = round(len(mean) ** 0.5)
             image_map = mean.reshape(side, side) if side * side == len(mean) else None
-        if fused.audio_map is not None and sample.image is not None and sample.audio is not None:
-            audio_map = fused.audio_map[0].mean(0).float().cpu().numpy()
+        if fused.audio_map is not None and both:
+            audio_map = fused.audio_map[0][fused.image.mask[0]].mean(0).float().cpu().numpy()
         if fused.audio.where is not None:
             where = fused.audio.where.float().cpu().numpy()
         return Explanation(answers[0], image_map, audio_map, where)
 
-    def generate(self, image: np.ndarray | None, audio: tuple[np.ndarray, int] | None, text: str) -> str:
-        """Answer a question about a picture (h, w, 3) uint8 and a sound ((samples,) float32, rate in Hz)."""
+    def generate(
+        self,
+        image: np.ndarray | None,
+        audio: tuple[np.ndarray, int] | None,
+        text: str,
+        *,
+        frame_times: Sequence[float] = (),
+    ) -> str:
+        """Answer a question about a picture (h, w, 3) uint8 and a sound ((samples,) float32, rate in Hz).
+
+        image: or the frames of a film (k, h, w, 3), seen at frame_times (k,) in seconds
+        """
         places = "".join(
             place
             for place, media in (("<image>", image), ("<audio>", audio))
             if media is not None and place not in text
         )
         wave, rate = (None, 16_000) if audio is None else audio
-        sample = Sample("question", "avqa", places + text, "", image=image, audio=wave, sample_rate=rate)
+        sample = Sample(
+            "question",
+            "avqa",
+            places + text,
+            "",
+            image=image,
+            frame_times=tuple(frame_times),
+            audio=wave,
+            sample_rate=rate,
+        )
         return self.answer([sample])[0]
 
     def _answer(self, samples: Sequence[Sample]) -> tuple[list[str], Fused]:
@@ -150,7 +217,7 @@ class AudioVisualLM(nn.Module):
             batch = self.collator().prompts(samples).to(self.device)
             _, _, fused = self.encode(batch)
             texts = self.llm.generate(
-                batch.input_ids, batch.attention_mask, *self.connect(fused), self.max_new_tokens
+                batch.input_ids, batch.attention_mask, *self.connect(fused, batch), self.max_new_tokens
             )
         finally:
             self.train(training)
@@ -250,3 +317,16 @@ def _compare(file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) 
 def _hide(tokens: Tokens, present: Tensor) -> Tokens:
     """Mask all tokens of samples whose picture or sound is absent."""
     return replace(tokens, mask=tokens.mask & present[:, None])
+
+
+def _check_wants(part: str, module: nn.Module) -> None:
+    """Refuse wants that nobody can meet: only a connector gives tokens of the language model's width."""
+    for want in getattr(module, "wants", ()):
+        kind = type(module).__name__
+        if part not in ("image_connector", "audio_connector"):
+            raise AvalignError(
+                f"model.{part}: {kind} wants {want!r}, which is of the language model's width: it can "
+                f"only be an image_connector or an audio_connector"
+            )
+        if want not in CONNECTOR_WANTS:
+            raise AvalignError(f"model.{part}: {kind} wants {want!r}.{suggest(want, CONNECTOR_WANTS)}")

@@ -67,6 +67,7 @@ def default_losses() -> dict[str, LossTerm]:
 class Model:
     """image/audio encoder -> projector (to `width`) -> fusion -> connector (to the LLM's width) -> llm."""
 
+    frames: PositiveInt = 1  # of a film, given to the image encoder: more are thinned evenly, fewer padded
     width: PositiveInt = 128  # of the space shared by both modalities, where AVOpT and fusion work
     image_encoder: Component = component("image_encoder", "small")
     audio_encoder: Component = component("audio_encoder", "small")

@@ -31,9 +31,16 @@ SHIPPED: dict[str, dict[str, str]] = {
         "linear": "avalign.projectors.linear:Linear",
         "mlp": "avalign.projectors.mlp:Mlp",
         "pool": "avalign.projectors.pool:Pool",
+        "gated": "avalign.projectors.gated:Gated",
+        "resampler": "avalign.projectors.resampler:Resampler",
+        "qformer": "avalign.projectors.qformer:QFormer",
+        "conv_attention": "avalign.projectors.conv_attention:ConvAttention",
+        "spatial_temporal_pool": "avalign.projectors.spatial_temporal_pool:SpatialTemporalPool",
     },
     "fusion": {
         "avace": "avalign.fusion.avace:AvaceAdapters",
+        "gated_cross_attention": "avalign.fusion.gated_cross_attention:GatedCrossAttention",
+        "concat": "avalign.fusion.concat:Concat",
         "none": "avalign.fusion.none:NoFusion",
     },
     "loss": {

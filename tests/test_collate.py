@@ -27,6 +27,7 @@ from tests.tiny import (
 )
 
 NAN, INFINITE = float("nan"), float("inf")
+FILM = np.zeros((3, 8, 8, 3), np.uint8)
 
 
 def sound(*values: float) -> np.ndarray:
@@ -47,6 +48,32 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "channels first": ({"image": np.zeros((3, 8, 8), np.uint8)}, r"image is uint8 \(3, 8, 8\)"),
     "transparency": ({"image": np.zeros((8, 8, 4), np.uint8)}, r"image is uint8 \(8, 8, 4\)"),
     "an empty image": ({"image": np.zeros((0, 8, 3), np.uint8)}, r"image is uint8 \(0, 8, 3\)"),
+    "five axes": ({"image": np.zeros((1, 1, 8, 8, 3), np.uint8)}, r"image is uint8 \(1, 1, 8, 8, 3\)"),
+    "a film of no frames": ({"image": np.zeros((0, 8, 8, 3), np.uint8)}, r"image is uint8 \(0, 8, 8, 3\)"),
+    "a film in floats": ({"image": np.zeros((2, 8, 8, 3))}, r"image is float64 \(2, 8, 8, 3\)"),
+    "a film without times": ({"image": FILM}, "frame_times holds 0 times, for 3 frames"),
+    "a film with a time too few": (
+        {"image": FILM, "frame_times": (0.0, 1.0)},
+        "frame_times holds 2 times, for 3 frames",
+    ),
+    "a picture with times": ({"frame_times": (0.5,)}, "frame_times holds 1 times, for no frames"),
+    "times of no picture": (
+        {"image": None, "frame_times": (0.5,)},
+        "frame_times holds 1 times, for no frames",
+    ),
+    "a frame twice": (
+        {"image": FILM, "frame_times": (0.0, 1.5, 1.5)},
+        r"frame_times do not rise: 0, 1\.5, 1\.5 s",
+    ),
+    "frames backwards": (
+        {"image": FILM, "frame_times": (0.0, 2.0, 1.0)},
+        "frame_times do not rise: 0, 2, 1 s",
+    ),
+    "a frame at no time": ({"image": FILM, "frame_times": (0.0, NAN, 1.0)}, "frame_times are not all finite"),
+    "a frame never seen": (
+        {"image": FILM, "frame_times": (0.0, 1.0, INFINITE)},
+        "frame_times are not all finite: 0, 1, inf s",
+    ),
     "a box in pixels": ({"boxes": ((10, 20, 30, 40),)}, r"box \[10, 20, 30, 40\] .* not within 0\.\.1"),
     "a box left of the image": ({"boxes": ((-0.1, 0, 1, 1),)}, r"box \[-0\.1, 0, 1, 1\]"),
     "a box below the image": ({"boxes": ((0, 0, 1, 1.01),)}, r"box \[0, 0, 1, 1\.01\]"),

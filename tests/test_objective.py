@@ -86,7 +86,12 @@ def rows(outputs: Outputs, batch: Batch, part: slice | Tensor) -> tuple[Outputs,
             outputs.logits[part],
             outputs.labels[part],
         ),
-        Batch(**{f.name: getattr(batch, f.name)[part] for f in fields(Batch)}),
+        Batch(
+            **{
+                f.name: None if getattr(batch, f.name) is None else getattr(batch, f.name)[part]
+                for f in fields(Batch)
+            }
+        ),
     )
 
 

@@ -63,7 +63,9 @@ def small_llama(seed: int = 0) -> SmallLlama:
     return llm
 
 
-def model(seed: int = 0, llm: LanguageModel | None = None, **parts: nn.Module) -> AudioVisualLM:
+def model(
+    seed: int = 0, llm: LanguageModel | None = None, frames: int = 1, **parts: nn.Module
+) -> AudioVisualLM:
     llm = small_llama(seed) if llm is None else llm
     torch.manual_seed(seed)
     given: dict[str, nn.Module] = {
@@ -76,7 +78,7 @@ def model(seed: int = 0, llm: LanguageModel | None = None, **parts: nn.Module) -
         "audio_connector": Linear(WIDTH, llm.width),
         **parts,
     }
-    return AudioVisualLM(**given, llm=llm, max_new_tokens=6).eval()  # type: ignore[arg-type]
+    return AudioVisualLM(**given, llm=llm, max_new_tokens=6, frames=frames).eval()  # type: ignore[arg-type]
 
 
 IMAGE_ID, AUDIO_ID, END_ID, PAD_ID = -1, -2, 1, 0

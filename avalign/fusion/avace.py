@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from avalign.attention import softmax_over_real
 from avalign.batch import Fused, Tokens
+from avalign.place_embedding import Place
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     """Softmax over real keys; rows of zeros where none is real. (b, m, d), (b, n, d), (b, n) -> (b, m, n)"""
     scores = (query @ key.transpose(1, 2)).float() / math.sqrt(query.shape[-1])
-    scores = scores.masked_fill(~mask[:, None], float("-inf"))
-    scores = scores.masked_fill(~mask.any(-1)[:, None, None], 0.0)
-    return scores.softmax(-1) * mask[:, None]
-
-
-class Place(nn.Module):
-    """Fourier features of boxes (n, 4) or spans in seconds (n, 2), mapped to `dim`. -> (n, dim)
-
-    The features are averaged under attention, and an average keeps what is linear in them. Powers up to
-    the second and waves of up to 2^(bands - 2) periods over `unit` let a mean say both where attention is
-    and how far it spreads.
-    """
-
-    def __init__(self, dim: int, *, axes: int, unit: float, bands: int = 4) -> None:
-        super().__init__()
-        self.unit = unit
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(bands), persistent=False)
-        self.linear = nn.Linear(axes * (2 + 2 * bands), dim)
-
-    def forward(self, where: Tensor) -> Tensor:
-        corners = where.float() / self.unit
-        half = corners.shape[-1] // 2
-        centre = (corners[..., :half] + corners[..., half:]) / 2
-        angles = centre[..., None] * self.frequencies
-        features = torch.cat(
-            [centre, centre.square(), angles.sin().flatten(-2), angles.cos().flatten(-2)], -1
-        )
-        return 3.0 * self.linear(features)
+    return softmax_over_real(scores, mask[:, None])
 
 
 class Attend(nn.Module):
@@ -73,6 +49,8 @@ class Attend(nn.Module):
 class AvaceAdapters(nn.Module):
     """Two-way cross attention between patches and audio tokens, with both attention maps.
 
+    The time of a film's frames is said as that of the sound is, so that the two can be compared.
+
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
     Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
 
@@ -90,12 +68,14 @@ class AvaceAdapters(nn.Module):
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
         place = self.image_place(image.where) if image.where is not None else image.values.new_zeros(())
+        if image.when is not None:  # a frame is a moment: a span without length
+            place = place + self.audio_place(image.when[..., None].expand(-1, -1, 2))
         time = self.audio_place(audio.where) if audio.where is not None else audio.values.new_zeros(())
         heard, image_map = self.over_image(audio, image, time, place)
         seen, audio_map = self.over_audio(image, audio, place, time)
         return Fused(
-            Tokens(seen, image.mask, image.where),
-            Tokens(heard, audio.mask, audio.where),
+            replace(image, values=seen),
+            replace(audio, values=heard),
             image_map,
             audio_map,
         )

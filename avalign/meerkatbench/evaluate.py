@@ -203,9 +203,12 @@ def _answers(answerer: Answerer, samples: Sequence[Sample]) -> list[str]:
 
 def _without_media(sample: Sample) -> Sample:
     """What scoring needs: the truth, and how long the sound is (a view of one zero; no memory)."""
-    if sample.audio is None:
-        return replace(sample, image=None)
-    return replace(sample, image=None, audio=np.broadcast_to(np.float32(0), sample.audio.shape))
+    sample = sample.without(image=True)
+    return (
+        sample
+        if sample.audio is None
+        else replace(sample, audio=np.broadcast_to(np.float32(0), sample.audio.shape))
+    )
 
 
 def _truth(sample: Sample) -> dict[str, Any]:

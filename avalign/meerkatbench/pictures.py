@@ -131,12 +131,16 @@ def draw_samples(model: Any, samples: Sequence[Sample], folder: Path) -> list[Pa
 
 
 def draw_answer(sample: Sample, explained: Any, path: Path, *, truth: str = "") -> Path:
-    """The picture of an explanation (answer, image_map, audio_map, audio_where) of a sample."""
+    """The picture of an explanation (answer, image_map, audio_map, audio_where) of a sample.
+
+    Of a film, its middle frame under the attention of all frames.
+    """
     boxes, intervals = read_boxes(explained.answer), read_intervals(explained.answer)
     question = re.sub(r"\s*<(?:image|audio)>\s*", " ", sample.instruction).strip()
     title = _wrapped(f"Q: {question}") + "\n" + _wrapped(f"A: {explained.answer.strip() or '(nothing)'}")
+    image = sample.image
     return draw_prediction(
-        sample.image,
+        image[len(image) // 2] if image is not None and image.ndim == 4 else image,  # the film's middle
         sample.audio,
         sample.sample_rate,
         predicted_box=boxes[0].box if boxes else None,

@@ -18,7 +18,7 @@ class Linear(nn.Linear):
     def __init__(self, dim_in: int, dim_out: int, *, bias: bool = True) -> None:
         super().__init__(dim_in, dim_out, bias)
 
-    def token_count(self, n: int) -> int:
+    def token_count(self, n: int, frames: int = 1) -> int:
         return n
 
     def forward(self, tokens: Tokens) -> Tokens:  # type: ignore[override]

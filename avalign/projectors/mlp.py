@@ -27,7 +27,7 @@ class Mlp(nn.Module):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def token_count(self, n: int) -> int:
+    def token_count(self, n: int, frames: int = 1) -> int:
         return n
 
     def forward(self, tokens: Tokens) -> Tokens:

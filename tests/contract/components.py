@@ -14,7 +14,7 @@ import pytest
 
 from avalign import registry
 from avalign.llm import SmallLlama
-from tests.contract.tokens import DIM
+from tests.contract.tokens import DIM, DIM_OUT
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_manifest import write_manifest
 from tests.test_paired_folder import LOOKS, write_folder
@@ -34,6 +34,9 @@ def tiny_llama(folder: Path) -> str:
 TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("image_encoder", "timm"): lambda folder: {"model": "test_vit", "pretrained": False},
     ("audio_encoder", "clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
+    ("projector", "qformer"): lambda folder: {
+        **{"queries": 4, "hidden": 16, "layers": 2, "heads": 2, "instruction": True, "time_aware": True},
+    },
     ("llm", "huggingface"): lambda folder: {"model": tiny_llama(folder), "rank": 2, "dropout": 0.0},
     ("source", "avworld"): lambda folder: {"root": str(folder), "train": 40, "val": 20, "test": 20},
     ("source", "paired_folder"): lambda folder: {
@@ -47,7 +50,7 @@ TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
 WIRED: dict[str, tuple[Any, ...]] = {
     "image_encoder": (),
     "audio_encoder": (),
-    "projector": (DIM, 24),
+    "projector": (DIM, DIM_OUT),
     "fusion": (DIM,),
     "loss": (),
     "llm": (TEXTS,),

@@ -101,3 +101,11 @@ class TestFusion:
         assert_saved_to_the_bit(
             first, second, lambda f: fused_tensors(f(patches(), clip_tokens())), tmp_path / "w.safetensors"
         )
+
+    def test_it_builds_without_memory(self, build: Any, name: str) -> None:
+        """On the meta device, with the weights it has elsewhere."""
+        real = {key: weight.shape for key, weight in build("fusion", name).named_parameters()}
+        with torch.device("meta"):
+            ghost = build("fusion", name)
+        assert {key: weight.shape for key, weight in ghost.named_parameters()} == real
+        assert all(weight.is_meta for weight in ghost.parameters())

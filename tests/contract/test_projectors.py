@@ -1,4 +1,4 @@
-"""What every projector keeps to."""
+"""What every projector keeps to, given pictures, films and sounds."""
 
 from __future__ import annotations
 
@@ -8,66 +8,120 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from avalign.batch import Tokens
 from tests.contract.components import every
 from tests.contract.kept import (
     assert_compiles,
     assert_every_weight_learns,
     assert_near_in_bf16,
     assert_saved_to_the_bit,
-    noise,
+    stir,
 )
-from tests.contract.tokens import DIM, GRID, patches
+from tests.contract.tokens import DIM_OUT, KINDS, given
 from tests.tolerances import assert_close
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def projected(projector: Any) -> list[Tensor]:
+    """What it makes of a picture, a film and a sound."""
+    return [projector(tokens(), **given(projector)).values for tokens in KINDS.values()]
 
 
 @every("projector")
 class TestProjector:
-    def test_its_tokens_are_as_many_and_as_wide_as_it_says(self, build: Any, name: str) -> None:
-        projector = build("projector", name)
-        count = projector.token_count(GRID * GRID)
-        assert 0 < count <= GRID * GRID
-        tokens = projector(patches())
-        assert tokens.values.shape == (3, count, 24)
+    @kinds
+    def test_its_tokens_are_as_many_and_as_wide_as_it_says(self, build: Any, name: str, kind: str) -> None:
+        projector, before = build("projector", name), KINDS[kind]()
+        count = projector.token_count(before.values.shape[1], before.frames)
+        tokens = projector(before, **given(projector))
+        assert count > 0
+        assert tokens.values.shape == (3, count, DIM_OUT)
+        assert tokens.values.isfinite().all()
         assert tokens.mask.shape == (3, count)
         assert tokens.mask.all()
         assert tokens.mask.dtype == torch.bool
-        if tokens.where is not None:  # patches still tile the picture
-            left, top, right, bottom = tokens.where.unbind(1)
+        assert tokens.when is None or tokens.when.shape == (3, count)
+        if tokens.where is None:
+            return
+        if kind == "sound":  # spans go on from each other, from the start of the clip to its end
+            starts, ends = tokens.where.unbind(1)
+            assert (starts[0], ends[-1]) == (0, 3)
+            assert torch.equal(starts[1:], ends[:-1])
+        else:  # patches still tile the picture
+            left, top, right, bottom = tokens.where.view(tokens.frames, -1, 4)[0].unbind(1)
             assert ((right - left) * (bottom - top)).sum().item() == pytest.approx(1, abs=1e-5)
 
-    def test_it_takes_tokens_without_a_place(self, build: Any, name: str) -> None:
-        projector = build("projector", name)
-        placed, bare = projector(patches()), projector(replace(patches(), where=None))
+    @kinds
+    def test_it_takes_tokens_without_a_place(self, build: Any, name: str, kind: str) -> None:
+        projector, before = build("projector", name), KINDS[kind]()
+        placed = projector(before, **given(projector))
+        bare = projector(replace(before, where=None, when=None), **given(projector))
         assert bare.where is None
-        assert torch.equal(placed.values, bare.values)
+        assert bare.when is None
+        assert bare.values.shape == placed.values.shape
+        assert bare.values.isfinite().all()
+        assert torch.equal(bare.mask, placed.mask)
 
-    def test_padding_and_batch_mates_change_nothing(self, build: Any, name: str) -> None:
-        projector = build("projector", name)
-        mask = torch.ones(3, GRID * GRID, dtype=torch.bool)
+    @kinds
+    def test_padding_and_batch_mates_change_nothing(self, build: Any, name: str, kind: str) -> None:
+        projector, before = build("projector", name), KINDS[kind]()
+        stir(projector)
+        mask = before.mask.clone()
         mask[0, 3], mask[1] = False, False
-        values = noise(3, GRID * GRID, DIM)
-        one = projector(patches(values, mask))
-        other = projector(patches(torch.where(mask[..., None], values, torch.full_like(values, 1e4)), mask))
+        one = projector(replace(before, mask=mask), **given(projector))
+        loud = before.values.masked_fill(~mask[..., None], 1e4)
+        beside = given(projector)
+        if "instruction" in beside:
+            words = beside["instruction"]
+            padding = torch.full((3, 2, DIM_OUT), 1e4)
+            beside["instruction"] = Tokens(
+                torch.cat([words.values.masked_fill(~words.mask[..., None], 1e4), padding], 1),
+                torch.cat([words.mask, torch.zeros(3, 2, dtype=torch.bool)], 1),
+            )
+        other = projector(replace(before, values=loud, mask=mask), **beside)
         assert torch.equal(one.mask, other.mask)
         assert not one.mask[1].any()
         assert one.mask[2].all()
+        assert one.values.isfinite().all()
         assert_close(one.values[one.mask], other.values[one.mask], torch.float32)
-        alone = projector(patches(values[2:], mask[2:]))
+        when = None if before.when is None else before.when[2:]
+        last = replace(before, values=before.values[2:], mask=mask[2:], when=when)
+        alone = projector(last, **given(projector, 1, first=2))
         assert_close(one.values[2], alone.values[0], torch.float32)
 
     def test_every_weight_learns(self, build: Any, name: str) -> None:
         projector = build("projector", name)
-        assert_every_weight_learns(projector, [projector(patches()).values])
+        assert_every_weight_learns(projector, projected(projector))
+
+    @kinds
+    def test_no_weight_is_left_out_of_a_step(self, build: Any, name: str, kind: str) -> None:
+        """Several processes do not train together otherwise, whatever the data are."""
+        projector = build("projector", name)
+        for tokens in (KINDS[kind](), replace(KINDS[kind](), where=None, when=None)):
+            trained = [weight for weight in projector.parameters() if weight.requires_grad]
+            total = projector(tokens, **given(projector)).values.sum()
+            assert all(gradient is not None for gradient in torch.autograd.grad(total, trained))
 
     def test_it_works_in_bf16(self, build: Any, name: str) -> None:
         projector = build("projector", name)
-        assert_near_in_bf16(lambda: [projector(patches()).values])
+        assert_near_in_bf16(lambda: projected(projector))
 
     def test_it_compiles(self, build: Any, name: str) -> None:
-        projector = build("projector", name)
-        assert_compiles(projector, projector.parameters(), lambda: [projector(patches()).values])
+        projector, tokens = build("projector", name), KINDS["film"]()
+        beside = given(projector)
+        assert_compiles(projector, projector.parameters(), lambda: [projector(tokens, **beside).values])
 
     def test_it_is_saved_and_loaded_to_the_bit(self, build: Any, name: str, tmp_path: Path) -> None:
         first, second = (build("projector", name, seed) for seed in (1, 2))
-        assert_saved_to_the_bit(first, second, lambda p: [p(patches()).values], tmp_path / "w.safetensors")
+        assert_saved_to_the_bit(first, second, projected, tmp_path / "w.safetensors")
+
+    def test_it_builds_without_memory(self, build: Any, name: str) -> None:
+        """On the meta device, with the weights it has elsewhere."""
+        real = {key: weight.shape for key, weight in build("projector", name).named_parameters()}
+        with torch.device("meta"):
+            ghost = build("projector", name)
+        assert {key: weight.shape for key, weight in ghost.named_parameters()} == real
+        assert all(weight.is_meta for weight in ghost.parameters())
