@@ -124,7 +124,9 @@ class LanguageModel(nn.Module):
             pad_token_id=self.pad_id,
             eos_token_id=self.end_ids,
         )
-        return [str(text).strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        ended = torch.isin(ids, torch.tensor(self.end_ids, device=ids.device)).cumsum(1) > 0
+        told = [row[~end].tolist() for row, end in zip(ids, ended, strict=True)]
+        return [str(text).strip() for text in self.tokenizer.batch_decode(told, skip_special_tokens=True)]
 
 
 def _ordered(filled: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
