@@ -80,8 +80,8 @@ FAMILIES = {
     ),
     "vicuna": Family(
         "llama",
-        asked="<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-        f"helpful, detailed, and polite answers to the user's questions. USER: {QUESTION} ASSISTANT:",
+        asked="<s>A chat between a curious user and an artificial intelligence assistant. The assistant "
+        f"gives helpful, detailed, and polite answers to the user's questions. USER: {QUESTION} ASSISTANT:",
         answered=f" {ANSWER}</s>",
         end="</s>",
         bos="<s>",
@@ -200,13 +200,18 @@ FAMILIES = {
         tokens=("<|im_start|>", "<|im_sep|>", "<|im_end|>"),
         bos="<|endoftext|>",
         eos="<|im_end|>",
-        template="{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}",
+        template="{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}",
         instructed="<|im_start|>system<|im_sep|>Be brief.<|im_end|>"
         f"<|im_start|>user<|im_sep|>{QUESTION}<|im_end|><|im_start|>assistant<|im_sep|>",
     ),
 }
-TEXTS = [*tiny.TEXTS, QUESTION, ANSWER, "USER: ASSISTANT: [INST] [/INST] user model system assistant Be brief."]
+TEXTS = [
+    *tiny.TEXTS,
+    QUESTION,
+    ANSWER,
+    "USER: ASSISTANT: [INST] [/INST] user model system assistant Be brief.",
+]
 
 
 def make_tokenizer(family: Family) -> Any:
@@ -245,7 +250,9 @@ def make_tokenizer(family: Family) -> Any:
         legacy=family.sentencepiece == "legacy",
         add_bos_token=family.tokens == (),
     )
-    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True)
+    tokenizer.add_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True
+    )
     for name, token in named.items():
         setattr(tokenizer, name, token)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Each family is asked as it was taught, stops where its turn ends, and reads filled places as its own text."""
+"""Each family is asked as it was taught, stops where its turn ends, and reads embeddings as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from avalign.batch import Tokens
-from avalign.errors import AvalignError
 from avalign.llm import AUDIO, IMAGE, HuggingFaceLlm
 from tests.families import ANSWER, FAMILIES, QUESTION, WINDOW, Family, write
 from tests.strategies import generator
@@ -131,7 +130,11 @@ def test_text_as_embeddings_is_text_as_ids(llms: Any, name: str) -> None:
     assert expected.std() > 1e-2
 
 
-QUESTIONS = [f"<image><audio>{QUESTION}", "Is it <image>, or heard in <audio>, or neither of both?", "<audio>When?"]
+QUESTIONS = [
+    f"<image><audio>{QUESTION}",
+    "Is it <image>, or heard in <audio>, or neither of both?",
+    "<audio>When?",
+]
 
 
 @every

@@ -65,7 +65,7 @@ class HuggingFaceLlm(LanguageModel):
         if dora and tuning != "lora":
             raise AvalignError(f"model.llm.dora is a way of LoRA, so it needs `tuning: lora`, not {tuning}.")
         if quantisation != "none":
-            _check_quantisation(quantisation, tuning, pretrained)
+            _check_quantisation(quantisation, tuning, pretrained, dora)
         if template is not None and not isinstance(texts, Path):
             template = template_named(template)
         lm = _released(model, dtype, quantisation) if pretrained else _drawn(model, config, dtype)
@@ -166,6 +166,7 @@ def _released(model: str, dtype: str, quantisation: str) -> Any:
 
 def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
     """The same model with random weights (none at all on the meta device)."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     changes = dict(config or {})
@@ -182,6 +183,8 @@ def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
                 f"{suggest(model, SHAPES)} Or give `config` with model_type. The library says: "
                 f"{str(error).splitlines()[0]}"
             ) from error
+    if "num_hidden_layers" in changes:
+        fields.pop("layer_types", None)  # of as many layers as there were
     fields |= changes
     kind = fields.pop("model_type")
     try:
@@ -195,10 +198,9 @@ def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
         whole = AutoConfig.for_model(kind, **fields).get_text_config()
         chosen = (whole.dtype or "float32") if dtype == "auto" else dtype
         lm = AutoModelForCausalLM.from_config(whole, dtype=chosen)
-    except (ValueError, KeyError, TypeError) as error:
-        raise AvalignError(
-            f"model.llm.config: no language model can be built from it: {str(error).splitlines()[0]}"
-        ) from error
+    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())
+        raise AvalignError(f"model.llm.config: no language model can be built from it: {why}") from error
     return _greedy(lm)
 
 
@@ -222,12 +224,14 @@ def _greedy(lm: Any) -> Any:
 # ---- quantisation ---------------------------------------------------------------------------------
 
 
-def _check_quantisation(quantisation: str, tuning: str, pretrained: bool) -> None:
+def _check_quantisation(quantisation: str, tuning: str, pretrained: bool, dora: bool) -> None:
     where = f"model.llm.quantisation: {quantisation}"
     if tuning == "full":
         raise AvalignError(f"{where} weights cannot learn: `tuning: full` needs `quantisation: none`.")
     if not pretrained:
         raise AvalignError(f"{where} is of released weights: it needs `pretrained: true`.")
+    if dora and quantisation == "8bit":  # bitsandbytes 0.50 loses the scales once peft 0.21 has read them
+        raise AvalignError(f"{where} weights do not go with `dora`: take 4bit or none.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise AvalignError(
             f"{where} needs the package 'bitsandbytes', which is not installed: pip install bitsandbytes"
