@@ -258,7 +258,7 @@ def make_tokenizer(family: Family) -> Any:
     return tokenizer
 
 
-def write(family: Family, folder: Path, seed: int = 0) -> Path:
+def write(family: Family, folder: Path, seed: int = 0, **sizes: int) -> Path:
     """The family's model with random weights as Hugging Face writes one."""
     tokenizer = make_tokenizer(family)
     tokenizer.chat_template = family.template
@@ -268,7 +268,7 @@ def write(family: Family, folder: Path, seed: int = 0) -> Path:
         vocab_size=len(tokenizer) + 3,  # as released ones have, more rows than tokens
         pad_token_id=tokenizer.pad_token_id,
         **ids,
-        **{**SIZES, **family.config},
+        **{**SIZES, **family.config, **sizes},
     )
     torch.manual_seed(seed)
     lm = AutoModelForCausalLM.from_config(config)

@@ -337,19 +337,22 @@ def test_dora_begins_at_the_released_weights_and_comes_back_to_the_bit(
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
-def test_quantised_weights_answer_nearly_as_whole_ones_or_the_package_is_named(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, bits: Any
+def test_quantised_weights_are_near_whole_ones_or_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: Any
 ) -> None:
-    folder = folders["llama-3"]
+    folder = tmp_path / "wide"
     if importlib.util.find_spec("bitsandbytes") is not None:
+        from peft.utils.integrations import dequantize_module_weight
+
+        write(FAMILIES["llama-3"], folder, hidden_size=64, intermediate_size=64, head_dim=32)
         llm = load(folder, quantisation=bits, tuning="lora", rank=2, dropout=0.0).eval()
-        stored = llm.lm.base_model.model.model.layers[0].mlp.up_proj.weight.dtype
-        assert stored == {"8bit": torch.int8, "4bit": torch.uint8}[bits]
-        whole = logits(load(folder).lm.eval())
-        assert (logits(llm.lm).float() - whole).norm() < {"8bit": 0.1, "4bit": 0.7}[bits] * whole.norm()
-        assert {
-            name for name, w in llm.named_parameters() if w.requires_grad and "lora_" not in name
-        } == set()
+        layer = llm.lm.base_model.model.model.layers[0].mlp.up_proj
+        assert layer.weight.dtype == {"8bit": torch.int8, "4bit": torch.uint8}[bits]
+        whole = load(folder).lm.model.layers[0].mlp.up_proj.weight
+        error = (dequantize_module_weight(layer).float() - whole).norm() / whole.norm()
+        assert 0 < error < {"8bit": 0.01, "4bit": 0.12}[bits]
+        assert logits(llm.lm).isfinite().all()
+        assert all("lora_" in name for name, w in llm.named_parameters() if w.requires_grad)
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
         error = said(folder, quantisation=bits)
