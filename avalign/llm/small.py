@@ -1,0 +1,103 @@
+"""A small Llama trained from scratch, and a tokenizer that keeps every digit apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalign.llm.base import LanguageModel
+from avalign.llm.chat import PLACES, TEMPLATES
+
+
+def digit_tokenizer(texts: Sequence[str], vocabulary: int = 1024) -> Any:
+    """A byte-level BPE that keeps every digit a token of its own, and loses no text.
+
+    Merges stay inside words, single digits (with the point that follows one) and runs of other signs, so that
+    "[dog, 0.12" reads [ · dog · ", " · 0. · 1 · 2.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(r" ?\p{L}+|\d\.?|[^\p{L}\d]+?(?= ?\p{L}|\d|$)"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([_without_places(text) + "\n" for text in texts], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="</s>",
+        pad_token="<pad>",
+        chat_template=TEMPLATES["plain"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _without_places(text: str) -> str:
+    for place in PLACES:
+        text = text.replace(place, "")
+    return text
+
+
+class SmallLlama(LanguageModel):
+    """A Llama trained from scratch, with a tokenizer built from the source's texts (numbers digit by digit).
+
+    hidden:  width of the model
+    layers:  number of blocks
+    heads:   of each attention
+    feed:    width of each feed-forward layer; 3 * hidden when not given
+    dropout: of the attention weights
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str] | Path,
+        *,
+        hidden: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        feed: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+        if isinstance(texts, Path):
+            tokenizer = AutoTokenizer.from_pretrained(texts, local_files_only=True)
+        else:
+            tokenizer = digit_tokenizer(texts)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=3 * hidden if feed is None else feed,
+            attention_dropout=dropout,
+            max_position_embeddings=1024,
+            initializer_range=hidden**-0.5,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        lm = LlamaForCausalLM(config)
+        # words start larger than what the layers add to them: smaller ones are drowned by the first layer,
+        # and what compares a word with what is seen or heard is learnt late
+        torch.nn.init.normal_(lm.get_input_embeddings().weight)
+        with torch.no_grad():
+            for name, weight in lm.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    weight /= math.sqrt(2 * layers)
+        # for prompts this short, torch's fused attention makes forward and backward twice as slow on a CPU
+        lm.set_attn_implementation("eager")
+        super().__init__(lm, tokenizer)
