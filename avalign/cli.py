@@ -246,12 +246,24 @@ def ablate(
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.")], overrides: Overrides = None
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.")],
+    overrides: Overrides = None,
+    size: Annotated[
+        bool, typer.Option("--size", help="Print what the model weighs, part by part, and in memory.")
+    ] = False,
 ) -> None:
     """Print a recipe with every default filled in, or all that is wrong with it."""
     from avalign.recipe_io import dump
 
-    typer.echo(dump(_read(recipe, overrides or [])), nl=False)
+    read = _read(recipe, overrides or [])
+    if not size:
+        typer.echo(dump(read), nl=False)
+        return
+    from avalign import size as weighing
+
+    for title, header, rows in weighing.tables(read, weighing.size(read)):
+        typer.echo(f"\n{title}")
+        _table(header, rows, whole=True)
 
 
 @app.command()
