@@ -224,7 +224,4 @@ def test_a_class_has_the_same_number_in_every_batch() -> None:
     assert first[1] == -1
     assert first[0] != first[2]
     assert second.min() >= 0
-    script = "from avalign.collate import _number; print(_number('owl'))"
-    command = [sys.executable, "-c", script]  # where Python's own hash of a text is another
-    told = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout
-    assert int(told) == second[0]
+    assert second[0] == 64770916144488486, "in every process"

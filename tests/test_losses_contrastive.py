@@ -78,7 +78,7 @@ class TestSimilarity:
         mask = torch.rand(3, 5, generator=generator(1)) < 0.6
         mask[:, 0] = True
         assert torch.autograd.gradcheck(
-            lambda x, y: compare(x, y, mask, similarity=similarity).forth, (image, audio)
+            lambda x, y: compare(x, y, mask, similarity=similarity).forth, (image, audio), fast_mode=True
         )
 
     def test_a_pair_without_a_token_is_named(self) -> None:
