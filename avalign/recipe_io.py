@@ -379,7 +379,8 @@ class _Reader:
         try:
             if is_local(result.name):
                 result.name = placed(result.name, _folder_of(name.where))
-            parameters = registry.options(registry.load(kind, result.name))
+            loaded = registry.load(kind, result.name)
+            parameters = registry.options(loaded)
         except (registry.RegistryError, LocalFileError) as error:
             self.report(name.where, path, str(error))
             return result
@@ -394,7 +395,17 @@ class _Reader:
             if parameter.default is parameter.empty and key not in node.value:
                 what = f"missing, and {kind} {name.value!r} has no default for it."
                 self.report(name.where, (*path, key), what)
+                result.options[key] = WRONG
+        self.together(loaded, result.options, node.where, path)
         return result
+
+    def together(self, component: type[Any], options: Mapping[str, Any], where: str, path: KeyPath) -> None:
+        """What a component's class says of its options before it is built, if it has a `check_options`."""
+        if hasattr(component, "check_options") and not any(value is WRONG for value in options.values()):
+            try:
+                component.check_options(options)
+            except ValueError as error:
+                self.report(where, path, f"{error}.")
 
     def option(self, node: Node, parameter: Any, path: KeyPath) -> Any:
         if parameter.default is not parameter.empty and _same(node.plain(), parameter.default):

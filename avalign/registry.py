@@ -1,7 +1,9 @@
 """Every shipped component by name, on one page. A component is imported when it is asked for, not before.
 
 Others add theirs with an entry point (`[project.entry-points."avalign.losses"]  mine = "my_module:MyLoss"`),
-or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it.
+or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it. A class some of
+whose options do not go together says so by a ValueError of its static method `check_options(options)`: a recipe
+is then refused before anything is built.
 """
 
 from __future__ import annotations

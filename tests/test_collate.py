@@ -241,3 +241,14 @@ def test_every_box_and_interval_of_a_sample_is_kept_and_counted(
         for row, truth in enumerate(truths):
             assert mask[row].tolist() == [True] * len(truth) + [False] * (mask.shape[1] - len(truth))
             assert torch.equal(name[row][mask[row]], torch.tensor(truth).view(-1, size))
+
+
+def test_a_class_has_the_same_number_in_every_batch() -> None:
+    """A loss may compare samples of several processes, each with batches of its own."""
+    first = letters()([sample(1, label="dog"), sample(2, label=None), sample(3, label="owl")]).classes
+    second = letters()([sample(4, label="owl"), sample(5, label="dog")]).classes
+    assert first[[2, 0]].tolist() == second.tolist()
+    assert first[1] == -1
+    assert first[0] != first[2]
+    assert second.min() >= 0
+    assert second[0] == 64770916144488486, "in every process"

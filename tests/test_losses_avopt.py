@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from avalign.build import build_objective
 from avalign.losses import AVOpT
 from avalign.ot import (
+    NotConverged,
     TransportError,
     by_geomloss,
     cosine_cost,
@@ -24,7 +28,9 @@ from avalign.ot import (
     unbalanced,
 )
 from avalign.ot import partial as partially
+from avalign.recipe_io import RecipeError, dump, read
 from tests.strategies import generator, quick, seeds
+from tests.test_objective import example
 from tests.tolerances import assert_close
 
 
@@ -52,6 +58,45 @@ every = pytest.mark.parametrize(
     "backend",
     ["sinkhorn", "exact", "unbalanced", "partial", "ipot", pytest.param("geomloss", marks=needs_geomloss)],
 )
+
+
+@every
+def test_a_recipe_names_any_backend(backend: str, tmp_path: Path) -> None:
+    """And all that it trains with is made of the recipe, as it is written out."""
+    options = "".join(f", {name}: {value}" for name, value in NEEDED.get(backend, {}).items())
+    (tmp_path / "r.yaml").write_text(f"name: r\nlosses:\n  avopt: {{backend: {backend}{options}}}\n")
+    (tmp_path / "again.yaml").write_text(dump(read(tmp_path / "r.yaml")))
+    objective = build_objective(read(tmp_path / "again.yaml"))
+    outputs, batch, parameters = example()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConverged)
+        total, log = objective(outputs, batch)
+    total.backward()
+    pair = build(backend)(outputs.image.values[:2], outputs.audio.values[:2]).total
+    assert_close(log["avopt"], pair / 2, torch.float32)
+    assert parameters["image"].grad[:2].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (
+            "backend: geomloss, engine: torch",
+            "backend 'geomloss' takes no 'engine', which is for 'sinkhorn'.",
+        ),
+        ("backend: exact, scaling: 0.5", "backend 'exact' takes no 'scaling', which is for 'geomloss'."),
+        ("beta: 1", "backend 'sinkhorn' takes no 'beta', which is for 'ipot'."),
+        ("backend: partial", "backend 'partial' needs 'mass'."),
+    ],
+)
+def test_a_recipe_whose_options_clash_is_refused_when_read(
+    options: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(f"name: r\nlosses:\n  avopt: {{{options}}}\n")
+    with pytest.raises(RecipeError) as caught:
+        read("r.yaml")
+    assert caught.value.problems == [f"r.yaml:3  losses.avopt: AVOpT: {problem}"]
 
 
 def build(backend: str, **options: object) -> AVOpT:

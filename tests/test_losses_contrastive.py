@@ -78,7 +78,7 @@ class TestSimilarity:
         mask = torch.rand(3, 5, generator=generator(1)) < 0.6
         mask[:, 0] = True
         assert torch.autograd.gradcheck(
-            lambda x, y: compare(x, y, mask, similarity=similarity).forth, (image, audio)
+            lambda x, y: compare(x, y, mask, similarity=similarity).forth, (image, audio), fast_mode=True
         )
 
     def test_a_pair_without_a_token_is_named(self) -> None:
@@ -156,9 +156,9 @@ class TestInfoNce:
         image, audio = tokens(6, d=8)
         image, audio = image.float().requires_grad_(), audio.float().requires_grad_()
         loss = Contrastive(similarity="max_mean_both")
-        optimiser = torch.optim.Adam([image, audio, *loss.parameters()], lr=0.05)
+        optimiser = torch.optim.Adam([image, audio, *loss.parameters()], lr=0.2)
         accuracy = []
-        for _ in range(60):
+        for _ in range(20):
             value = loss(image, audio)
             accuracy.append(float(value.parts["accuracy"]))
             optimiser.zero_grad()

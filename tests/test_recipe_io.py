@@ -286,6 +286,37 @@ def test_a_wrong_value_is_refused_at_its_place(problems, text, place, what):
     assert what in problem
 
 
+def test_options_that_do_not_go_together_are_refused_before_anything_is_built(folder, monkeypatch):
+    """By the class's own check, if each of them can be by itself; nothing is complained of twice."""
+    fakes.write_module(
+        monkeypatch,
+        folder,
+        "own_losses",
+        """
+class Own:
+    def __init__(self, *, low: float = 0.0, high: float = 1.0, name_: str): raise AssertionError("built")
+
+    @staticmethod
+    def check_options(options):
+        if options["low"] > options["high"]:
+            raise ValueError(f"low {options['low']} is above high")
+""",
+    )
+
+    def problems(options):
+        text = f"name: x\nlosses:\n  own: {{name: 'own_losses:Own', {options}}}\n"
+        (folder / "r.yaml").write_text(text)
+        try:
+            return read("r.yaml").losses["own"].options
+        except RecipeError as error:
+            return error.problems
+
+    assert problems("low: 2, name_: a") == ["r.yaml:3  losses.own: low 2.0 is above high."]
+    assert problems("low: 2, high: 3, name_: a") == {"low": 2.0, "high": 3.0, "name_": "a"}
+    for wrong in ("low: 2, name_: 5.5.5, high: x", "low: 2"):
+        assert not any("above" in problem for problem in problems(wrong))
+
+
 # ---- names ---------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,12 @@ class AVACE(nn.Module):
 
         sum            lambda1 * (1 - inside) + lambda2 * outside        (the paper's)
         cross_entropy  lambda1 * KL(target || attention)
+        dice           lambda1 * (1 - 2 sum_k a_k t_k / (sum_k a_k^2 + sum_k t_k^2))
 
     `inside` is the attention on covered patches, each weighted by its covered share, `outside` the rest.
-    The "sum" is content with all attention on one patch of the box; "cross_entropy" has the shares,
-    normalised to sum to 1, as its target and so spreads attention over the whole box.
+    The "sum" is content with all attention on one patch of the box. The others have as their target t the
+    shares, normalised to sum to 1, and so spread attention over the whole box: "cross_entropy" without bound
+    where there is none, "dice" from 0 to lambda1, of each query's map a.
 
     Space: every audio query's map over patches against the boxes. The queries that count are the tokens
     during which the target sounds (weighted by their share), or all real ones where no interval is given.
@@ -30,8 +33,9 @@ class AVACE(nn.Module):
     A sample without a box, or whose box covers no patch, adds 0 in space; likewise without an interval
     in time. The value is the mean over all b samples (LossValue says why).
 
-    form:             "sum" or "cross_entropy", as above
+    form:             "sum", "cross_entropy" or "dice", as above
     lambda1, lambda2: weights of the attention missing inside and found outside ("sum" only for lambda2)
+    space_weight:     of the part in space; 0 leaves it out: then attention is taught when to listen, alone
     time_weight:      of the part in time; 0 leaves it out
 
     Shapes:  image_map (b, m, n), audio_map (b, n, m): rows sum to 1 over real keys;
@@ -39,7 +43,7 @@ class AVACE(nn.Module):
              has_box, has_interval (b,) bool; audio_mask (b, m), image_mask (b, n), True where real
     Returns: LossValue; parts space, time, and the attention mass inside / inside_time, averaged over
              the samples that have a box / an interval (nan where none has)
-    Source:  Meerkat, arXiv:2407.01851, section 3.3
+    Source:  Meerkat, arXiv:2407.01851, section 3.3; dice as in V-Net, arXiv:1606.04797, section 3
     """
 
     def __init__(
@@ -47,13 +51,22 @@ class AVACE(nn.Module):
         *,
         lambda1: NonNegative = 1.0,
         lambda2: NonNegative = 1.0,
-        form: Literal["sum", "cross_entropy"] = "sum",
+        form: Literal["sum", "cross_entropy", "dice"] = "sum",
+        space_weight: NonNegative = 1.0,
         time_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
-        if form not in ("sum", "cross_entropy"):
-            raise ValueError(f"AVACE: form must be 'sum' or 'cross_entropy', not {form!r}")
-        self.lambda1, self.lambda2, self.form, self.time_weight = lambda1, lambda2, form, time_weight
+        if form not in ("sum", "cross_entropy", "dice"):
+            raise ValueError(f"AVACE: form must be 'sum', 'cross_entropy' or 'dice', not {form!r}")
+        self.check_options({"space_weight": space_weight, "time_weight": time_weight})
+        self.lambda1, self.lambda2, self.form = lambda1, lambda2, form
+        self.space_weight, self.time_weight = space_weight, time_weight
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """ValueError for options that do not go together, before anything is built."""
+        if options["space_weight"] == options["time_weight"] == 0:
+            raise ValueError("AVACE: space_weight and time_weight are both 0: nothing is left to learn")
 
     def forward(
         self,
@@ -68,13 +81,16 @@ class AVACE(nn.Module):
     ) -> LossValue:
         patches = _target(patch_target, image_mask, has_box)
         times = _target(time_target, audio_mask, has_interval)
-        space, in_space, inside = self._part(image_map, patches, _queries(times, audio_mask))
-        parts = {"space": space.mean(), "inside": _mean_where(inside, in_space)}
-        samples, applies = space, in_space
-        if self.time_weight != 0:
-            time, in_time, inside_time = self._part(audio_map, times, _queries(patches, image_mask))
-            parts |= {"time": time.mean(), "inside_time": _mean_where(inside_time, in_time)}
-            samples, applies = space + self.time_weight * time, in_space | in_time
+        samples, applies = torch.zeros_like(patches[:, 0]), torch.zeros_like(has_box)
+        parts: dict[str, Tensor] = {}
+        for weight, name, inside_name, attention, target, queries in (
+            (self.space_weight, "space", "inside", image_map, patches, _queries(times, audio_mask)),
+            (self.time_weight, "time", "inside_time", audio_map, times, _queries(patches, image_mask)),
+        ):
+            if weight != 0:
+                part, here, inside = self._part(attention, target, queries)
+                parts |= {name: part.mean(), inside_name: _mean_where(inside, here)}
+                samples, applies = samples + weight * part, applies | here
         return LossValue.of(samples, applies, parts)
 
     def _part(self, attention: Tensor, target: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,8 +105,13 @@ class AVACE(nn.Module):
             loss = self.lambda1 * (1 - inside) + self.lambda2 * _mass(attention, 1 - target, queries)
         else:
             goal = target / target.sum(1, keepdim=True).clamp(min=TINY)
-            expected = _mass((attention + TINY).log(), goal, queries)
-            loss = self.lambda1 * (torch.special.xlogy(goal, goal).sum(1) - expected)
+            if self.form == "cross_entropy":
+                expected = _mass((attention + TINY).log(), goal, queries)
+                loss = self.lambda1 * (torch.special.xlogy(goal, goal).sum(1) - expected)
+            else:
+                shared = 2 * (attention * goal[:, None]).sum(2)
+                both = attention.square().sum(2) + goal.square().sum(1, keepdim=True)
+                loss = self.lambda1 * (queries * (1 - shared / both.clamp(min=TINY))).sum(1)
         return torch.where(applies, loss, torch.zeros_like(loss)), applies, inside
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from avalign.losses.backends import solver
+from avalign.losses.backends import refuse_clash, solver
 from avalign.losses.value import LossValue
 from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, squared_euclidean_cost
 from avalign.ot.sinkhorn import check_settings
@@ -112,6 +112,11 @@ class AVOpT(nn.Module):
                 "products": products,
             },
         )
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """ValueError for options that do not go together, before anything is built."""
+        refuse_clash(options["backend"], {k: v for k, v in options.items() if k not in ("backend", "cost")})
 
     def solve(
         self,

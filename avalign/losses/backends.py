@@ -23,13 +23,13 @@ SOLVERS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
 NEEDED = {"unbalanced": "rho", "partial": "mass"}
 
 
-def solver(backend: str, options: Mapping[str, Any]) -> Callable[..., Plan]:
-    """The solver of a name with its options, of which None is one not given. Tried on a 1 x 1 problem."""
+def refuse_clash(backend: str, options: Mapping[str, Any]) -> None:
+    """ValueError where an option, None when not given, is for other back ends, or one is missing."""
     if backend not in SOLVERS:
         *names, last = map(repr, SOLVERS)
         raise ValueError(f"AVOpT: backend must be {', '.join(names)} or {last}, not {backend!r}")
-    solve, known = SOLVERS[backend]
-    given = {name: value for name, value in options.items() if value is not None}
+    known = SOLVERS[backend][1]
+    given = [name for name, value in options.items() if value is not None]
     for name in given:
         if name not in (*SHARED, *known):
             takers = " or ".join(repr(other) for other, (_, takes) in SOLVERS.items() if name in takes)
@@ -37,6 +37,13 @@ def solver(backend: str, options: Mapping[str, Any]) -> Callable[..., Plan]:
     needed = NEEDED.get(backend)
     if needed is not None and needed not in given:
         raise ValueError(f"AVOpT: backend {backend!r} needs {needed!r}")
+
+
+def solver(backend: str, options: Mapping[str, Any]) -> Callable[..., Plan]:
+    """The solver of a name with its options, of which None is one not given. Tried on a 1 x 1 problem."""
+    refuse_clash(backend, options)
+    solve, known = SOLVERS[backend]
+    given = {name: value for name, value in options.items() if value is not None}
     bound = bind(solve, **{_NAMES.get(name, name): given[name] for name in known if name in given})
     if backend == "sinkhorn":
         bound.keywords.pop("products", None)  # they are made before the cost is

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalign.losses.contrastive import LEAST, Temperature, check_choices, which_pairs
 from avalign.losses.pairs import Similarity, compare
 from avalign.losses.value import LossValue
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class SigLip(nn.Module):
@@ -42,7 +45,7 @@ class SigLip(nn.Module):
         *,
         similarity: Similarity = "mean",
         temperature: Temperature = 0.1,
-        bias: float = -10.0,
+        bias: Finite = -10.0,
         pairs: Literal["all", "grounded"] = "all",
         false_negatives: Literal["keep", "drop"] = "keep",
     ) -> None:

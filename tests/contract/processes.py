@@ -10,12 +10,13 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from avalign import registry
 from avalign.batch import Batch, Outputs
-from avalign.losses.objective import Objective
+from avalign.losses.objective import Objective, refuse_unreachable
 from tests.contract.kept import stir
 from tests.test_objective import example, rows
 
@@ -48,6 +49,14 @@ def found(name: str, part: slice) -> dict[str, Tensor]:
     return {"total": total.detach(), **gradients}
 
 
+def judge(name: str, part: slice) -> None:
+    """Ask whether the loss teaches, of a batch whose second half has no sound: both halves come to an end."""
+    outputs, given, parameters = batch()
+    given.has_audio[SIZE // 2 :] = False
+    terms = objective(name).terms(*rows(outputs, given, part))
+    refuse_unreachable(terms, [nn.Parameter(torch.zeros(1)), *parameters.values()])
+
+
 def main(folder: Path) -> None:
     rank = 0 if os.fork() else 1  # so that torch is imported once
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -55,6 +64,7 @@ def main(folder: Path) -> None:
     for name in registry.names("loss"):
         results = found(name, slice(rank * half, (rank + 1) * half))
         save_file({key: tensor.contiguous() for key, tensor in results.items()}, folder / f"{name}-{rank}")
+        judge(name, slice(rank * half, (rank + 1) * half))
     distributed.barrier()
     distributed.destroy_process_group()
     if rank == 1:

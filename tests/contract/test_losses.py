@@ -33,7 +33,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "tests.contract.processes", str(folder)]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=root)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=root)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder
 
