@@ -216,8 +216,11 @@ def test_pooling_works_frame_by_frame() -> None:
 
 
 def test_pooling_says_what_it_cannot_divide() -> None:
+    with pytest.raises(ValueError, match=r"square grid .* has 36 tokens in 4 frames"):
+        Pool(5, 7).token_count(36, 4)  # 9 a frame
+    oblong = Tokens(torch.zeros(1, 48, 5), torch.ones(1, 48, dtype=torch.bool), torch.rand(48, 4), 4)
     with pytest.raises(ValueError, match=r"square grid .* has 48 tokens in 4 frames"):
-        Pool(5, 7).token_count(48, 4)
+        Pool(5, 7)(oblong)  # 12 a frame
 
 
 class Joined(Linear):
