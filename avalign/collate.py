@@ -147,7 +147,7 @@ class Collator:
             labels=_pad(labels, IGNORED, left),
             **_truth([s.boxes for s in samples], "boxes", "box_mask", 4),
             **_truth([s.intervals for s in samples], "intervals", "interval_mask", 2),
-            **({} if self.frames == 1 else self._frame_truth(samples)),
+            **self._frame_truth(samples),
         )
 
     def _frames(self, sample: Sample) -> Tensor | None:
