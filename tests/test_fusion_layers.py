@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from avalign.batch import Fused, Tokens
@@ -109,13 +110,16 @@ def test_a_layer_over_both_is_torchs_own() -> None:
 
 
 @quick
-@given(seeds)
-def test_a_map_is_a_block_of_attention_shared_out_anew(seed: int) -> None:
-    module = concat()
+@given(seeds, st.integers(1, 3))
+def test_a_map_is_a_block_of_the_last_attention_shared_out_anew(seed: int, layers: int) -> None:
+    module = concat(layers)
     image, audio = masked(seed)
     image.mask[0, 0] = audio.mask[:, 0] = True
-    layer, n = module.layers[0], image.values.shape[1]
-    x, mask = layer.norm(joined(module, image, audio)), torch.cat([image.mask, audio.mask], 1)
+    x, mask = joined(module, image, audio), torch.cat([image.mask, audio.mask], 1)
+    *before, layer = module.layers
+    for one in before:
+        x = one(x, mask)
+    x, n = layer.norm(x), image.values.shape[1]
     whole = torchs(layer.attention)(x, x, x, key_padding_mask=~mask, average_attn_weights=False)[1]
     fused = module(image, audio)
     for found, block, keys in (

@@ -259,6 +259,21 @@ def test_a_windows_queries_see_only_their_window(steps: str) -> None:
         assert reach[row].tolist() == [start <= k // each < start + 4 for k in range(9 * each)]
 
 
+def test_a_window_is_what_its_steps_alone_would_be() -> None:
+    """The last one too, which is short, with the sample's own instruction beside it."""
+    options: dict[str, Any] = {"instruction": True, "time_aware": True, "steps": "tokens"}
+    whole, part = qformer(**options, window=4, stride=3), qformer(**options)
+    before, words = replace(tokens(n=9), where=spans(9, 9.0)), asked(0)
+    found = whole(before, instruction=words)
+    for k, start in enumerate((0, 3, 6)):
+        steps = slice(start, min(start + 4, 9))
+        values, mask, where = before.values[:, steps], before.mask[:, steps], before.where[steps]
+        alone = part(Tokens(values, mask, where), instruction=words)
+        queries = slice(k * QUERIES, (k + 1) * QUERIES)
+        assert torch.equal(found.mask[:, queries], alone.mask)
+        assert_close(found.values[:, queries][alone.mask], alone.values[alone.mask], torch.float32)
+
+
 def test_windows_know_their_times_and_what_is_real() -> None:
     module = qformer(window=2, stride=1, steps="tokens")
     short = replace(tokens(n=4), where=spans(4, 8.0))
