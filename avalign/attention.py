@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def softmax_over_real(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of scores (..., n) over keys that are real, in float32; zeros where none is. mask: as scores, bool"""
+    """Softmax of scores (..., n) over real keys, in float32; zeros where none is. mask: bool, as scores"""
     scores = scores.float().masked_fill(~mask, float("-inf"))
     scores = scores.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return scores.softmax(-1) * mask

@@ -88,9 +88,9 @@ class Batch:
             boxes (b, k, 4) in 0..1 and box_mask (b, k); intervals (b, k, 2) s and interval_mask (b, k);
             classes (b,) int64, a number for each class, the same in every batch; -1 where there is none
 
-    For a model that takes several frames, image is (b, frames, ...), frame_mask (b, frames) tells which are
+    For a model that takes several frames, image is (b, frames, ...). frame_mask (b, frames) tells which are
     real and frame_seconds (b, frames) when each was seen (0 where there is none); has_image: any frame is
-    real. Both are None for a model that takes one. A box belongs to all frames.
+    real. A model of one frame can do without both. A box belongs to all frames.
     """
 
     image: Tensor

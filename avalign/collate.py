@@ -149,7 +149,7 @@ class Collator:
             **_truth([s.boxes for s in samples], "boxes", "box_mask", 4),
             **_truth([s.intervals for s in samples], "intervals", "interval_mask", 2),
             classes=torch.tensor([-1 if s.label is None else _number(s.label) for s in samples]),
-            **({} if self.frames == 1 else self._frame_truth(samples)),
+            **self._frame_truth(samples),
         )
 
     def _frames(self, sample: Sample) -> Tensor | None:

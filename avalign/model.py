@@ -124,6 +124,11 @@ class AudioVisualLM(nn.Module):
             return tokens
         if batch.frame_mask is None or batch.frame_seconds is None:
             raise AvalignError(f"a model of {self.frames} frames was given a batch without frame_mask")
+        if batch.frame_mask.shape[1] != self.frames:
+            raise AvalignError(
+                f"a model of {self.frames} frames was given a batch of "
+                f"{batch.frame_mask.shape[1]}: use its collator"
+            )
         each: Tokens = self.image_encoder(batch.image.flatten(0, 1))  # encoders know of no time
         b, (_, count, width) = len(batch), each.values.shape
         real = batch.frame_mask[:, :, None] & each.mask.view(b, self.frames, count)

@@ -102,8 +102,9 @@ def test_a_model_of_one_frame_is_shown_the_middle_of_a_film_as_a_picture() -> No
         tiny.letters()([s]) for s in (whole, replace(whole, image=whole.image[2], frame_times=()))
     )
     assert torch.equal(batch.image, still.image)
-    assert batch.frame_mask is None
-    assert batch.frame_seconds is None
+    assert batch.frame_mask.tolist() == still.frame_mask.tolist() == [[True]]
+    assert batch.frame_seconds.tolist() == [[1.25]]
+    assert still.frame_seconds.tolist() == [[0.0]]
 
 
 # -- tokens --------------------------------------------------------------------------------------------------
@@ -189,7 +190,10 @@ def test_a_box_belongs_to_all_frames(model: AudioVisualLM) -> None:
 
 
 def test_a_model_of_several_frames_refuses_a_batch_without_them(model: AudioVisualLM) -> None:
+    batch = replace(model.collator()([tiny.sample()]), frame_mask=None)
     with pytest.raises(AvalignError, match="a model of 3 frames was given a batch without frame_mask"):
+        model(batch.to("cpu"))
+    with pytest.raises(AvalignError, match="a model of 3 frames was given a batch of 1: use its collator"):
         model(tiny.model().collator()([tiny.sample()]))
 
 
@@ -216,8 +220,11 @@ def test_pooling_works_frame_by_frame() -> None:
 
 
 def test_pooling_says_what_it_cannot_divide() -> None:
+    with pytest.raises(ValueError, match=r"square grid .* has 36 tokens in 4 frames"):
+        Pool(5, 7).token_count(36, 4)  # 9 a frame
+    oblong = Tokens(torch.zeros(1, 48, 5), torch.ones(1, 48, dtype=torch.bool), torch.rand(48, 4), 4)
     with pytest.raises(ValueError, match=r"square grid .* has 48 tokens in 4 frames"):
-        Pool(5, 7).token_count(48, 4)
+        Pool(5, 7)(oblong)  # 12 a frame
 
 
 class Joined(Linear):

@@ -29,8 +29,8 @@ class Pool(nn.Module):
 
     def _unfit(self, n: int, frames: int) -> str:
         return (
-            f"projector 'pool' with factor {self.factor} needs a square grid of patches whose side it divides, "
-            f"or sounds of a multiple of {self.factor**2} tokens; this encoder has {n} tokens"
+            f"projector 'pool' with factor {self.factor} needs a square grid of patches whose side it "
+            f"divides, or sounds of a multiple of {self.factor**2} tokens; this encoder has {n} tokens"
             + (f" in {frames} frames" if frames > 1 else "")
         )
 

@@ -118,7 +118,7 @@ class QFormer(nn.Module):
             last = self.qformer.encoder.layer[-1]
             last.intermediate.requires_grad_(False)
             last.output.requires_grad_(False)
-        if checkpoint is not None:
+        if checkpoint is not None and not self.queries.is_meta:  # a model without memory has only sizes
             self._load(checkpoint)
 
     def token_count(self, n: int, frames: int = 1) -> int:
@@ -166,7 +166,7 @@ class QFormer(nn.Module):
         return found[:, :count]
 
     def _text(self, instruction: Tokens | None, windows: int) -> tuple[Tensor, Tensor] | None:
-        """The instruction as the Q-Former takes it, once for every window. -> (b * windows, t, hidden), mask"""
+        """The instruction as queries are, once for every window. -> (b * windows, t, hidden), mask"""
         if not self.wants:
             return None
         if instruction is None:
@@ -227,14 +227,15 @@ class QFormer(nn.Module):
             held = getattr(self, name)
             if weight.shape != held.shape:
                 raise AvalignError(
-                    f"{source}: its {name} are {tuple(weight.shape)}, the recipe makes them {tuple(held.shape)}."
+                    f"{source}: its {name} are {tuple(weight.shape)}, the recipe makes them "
+                    f"{tuple(held.shape)}."
                 )
             with torch.no_grad():
                 held.copy_(weight)
 
 
 def _agreed(checkpoint: QFormerCheckpoint, sizes: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's configuration says of a Q-Former of these sizes; AvalignError if it is of others."""
+    """The other settings of a checkpoint that is of these sizes; AvalignError if it is of others."""
     from transformers import Blip2QFormerConfig
 
     if checkpoint.settings is None:  # a file alone: load_all compares what can be told from shapes

@@ -11,7 +11,7 @@ from avalign.place_embedding import TokenPlace
 
 
 class ResamplerLayer(nn.Module):
-    """The latents gather from tokens and latents together, then think. (b, q, dim), (b, n, dim) -> (b, q, dim)"""
+    """Latents (b, q, dim) gather from tokens (b, n, dim) and from each other, then think. -> (b, q, dim)"""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ def whole_film() -> Tokens:
     return Tokens(noise(3, count, DIM), mask, patches().where.repeat(FRAMES, 1), FRAMES, when)
 
 
-# What a projector may be given, three samples each. As many spans as patches: `pool` says how many it can take
+# What a projector may be given, three samples each
 KINDS = {
     "still": patches,
     "film": whole_film,
