@@ -209,9 +209,11 @@ def check_same_features(device: str) -> None:
     assert_gradients(given, forward(given, epsilon=0.05, rounds=5, tolerance=None), 0.05)
 
 
-def check_many_blocks(device: str, dtype: torch.dtype) -> None:
-    """More rows, columns and features than a block of any kernel holds."""
-    given = Features.drawn(device, (1, 150, 270, 70), dtype, seed=10)
+def check_many_blocks(
+    device: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (1, 150, 270, 70)
+) -> None:
+    """More rows, columns and features than a block of any kernel holds, in blocks as shipped."""
+    given = Features.drawn(device, shape, dtype, seed=10)
     expected = reference(given, 0.05, 8, None)
     for place in ("streamed", "split"):
         solved = forward(given, epsilon=0.05, rounds=8, tolerance=None, place=place)

@@ -78,7 +78,7 @@ def tier(name: str | None) -> Iterator[None]:
     from avalign.kernels import triton_blocks
 
     with (
-        mock.patch.object(kernels(), "tier", lambda *_: name),
+        mock.patch.object(kernels(), "tier", return_value=name),
         mock.patch.object(triton_blocks, "BLOCK_ELEMENTS", 512),
     ):
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from unittest import mock
 
 import pytest
 import torch
@@ -44,14 +45,17 @@ def test_the_solver_takes_the_engine_by_name(interpreter: ProcessPoolExecutor) -
 def _same_as_torch() -> None:
     """Value, gradients to features and weights, and bounds, through avalign.ot and AVOpT, on every tier."""
     x, y = (torch.randn(2, k, 20, generator=torch.Generator().manual_seed(k)) for k in (13, 9))
-    engines = {"torch": "torch", "triton": "triton-registers"}
-    engines |= {name: name for name in ("triton-registers", "triton-streamed", "triton-split")}
+    engines = {"torch": ("torch", None), "triton": ("triton-registers", "in_registers")}
+    engines["triton-registers"] = engines["triton"]
+    engines |= {f"triton-{place}": (f"triton-{place}", place) for place in ("streamed", "split")}
     found = []
-    for engine, ran in engines.items():
+    for engine, (ran, by) in engines.items():
         leaves = [t.clone().requires_grad_() for t in (x, y, torch.linspace(-1, 1, 13).expand(2, -1))]
         image, audio, scores = leaves
         loss = AVOpT(engine=engine)
-        plan = loss.solve(image, audio, image_weights=scores.softmax(1))
+        with mock.patch.object(kernels(), by or "tier", wraps=getattr(kernels(), by or "tier")) as solver:
+            plan = loss.solve(image, audio, image_weights=scores.softmax(1))
+        assert solver.called == (by is not None)
         assert plan.engine == ran
         (plan.value * torch.tensor([1.0, 3.0])).sum().backward()
         found.append([plan.value, plan.matrix, plan.lower, plan.upper, *(leaf.grad for leaf in leaves)])
@@ -105,4 +109,6 @@ def test_the_tier_is_chosen_by_items_tokens_and_multiprocessors() -> None:
 def test_what_a_tier_cannot_take_is_refused(place: str, n: int, m: int, why: str) -> None:
     x, y = torch.ones(1, n, 1), torch.ones(1, m, 1)
     with pytest.raises(ValueError, match=f"{place} tier: .*{why}"):
-        kernels().forward(x, y, x[..., 0], y[..., 0], None, epsilon=1.0, rounds=1, tolerance=None, place=place)
+        kernels().forward(
+            x, y, x[..., 0], y[..., 0], None, epsilon=1.0, rounds=1, tolerance=None, place=place
+        )

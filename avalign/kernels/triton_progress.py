@@ -9,8 +9,10 @@ import triton
 import triton.language as tl
 
 from avalign.kernels.triton_cosine import PIECE, sum_of
+from avalign.kernels.triton_given import COMPILED
 from avalign.kernels.triton_rounds import ROUGH_ROUNDS, WINDOW, first_window, next_window, stages_of
 
+ITEM_BLOCKS = {"num_warps": 1, **COMPILED}  # how kernels of an item a program are compiled
 STATE = tl.constexpr(8)
 # Whole: the stage, 0 the last and -1 when done; the rounds it has left; those of the next window, 0 when
 # done; which slot of two holds the columns' potentials that window begins from; the rounds made.

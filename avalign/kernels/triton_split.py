@@ -35,6 +35,7 @@ from avalign.kernels.triton_progress import (
     BEFORE,
     COUNT,
     ERROR,
+    ITEM_BLOCKS,
     RELAXATION,
     SPENT,
     STAGE,
@@ -62,13 +63,13 @@ FARTHEST = 2.001  # what cosine costs span at most, roundings included
 def split(given: Given, out: Solved, look: bool) -> None:
     """look: ask the device now and then whether all items are done, and launch no more; else every round
     that there may be is launched, as a CUDA graph must."""
-    items, (n, m, width, blocks), device = len(given.a), given.sizes, given.a.device
+    items, (n, m, width, blocks) = len(given.a), given.sizes
     a, b, start = given.sides
-    shares, columns, one = share_blocks(m), column_blocks(), {"num_warps": 1, **COMPILED}
+    shares, columns = share_blocks(m), column_blocks()
     parts, column_parts = triton.cdiv(n, shares["EACH"]), triton.cdiv(m, columns["BLOCK_M"])
-    whole = torch.empty(items, STATE.value, dtype=torch.int32, device=device)
+    whole = torch.empty(items, STATE.value, dtype=torch.int32, device=a.device)
     real, off = empty(a, items, STATE.value), empty(a, items, column_parts)
-    f, g = torch.zeros(items, 2, n, device=device), torch.zeros(items, 2, m, device=device)
+    f, g = empty(a, items, 2, n).zero_(), empty(a, items, 2, m).zero_()
     sums, part = empty(a, items, parts, width), empty(a, items, parts)
     by_share, by_columns, by_item = (items * parts,), (items, column_parts), (items,)
     epsilon, rounds, tolerance = given.settings
@@ -78,7 +79,7 @@ def split(given: Given, out: Solved, look: bool) -> None:
     elif relaxed:
         most_stages = max(0, math.ceil(math.log2(FARTHEST / epsilon / EASY_REACH.value)))
         write_reach[by_share](a, b, given.cost, part, n, m, width, parts, **shares)
-    begin_split[by_item](part, whole, real, parts, epsilon, rounds, most_stages, **one)
+    begin_split[by_item](part, whole, real, parts, epsilon, rounds, most_stages, **ITEM_BLOCKS)
 
     left = most_stages * ROUGH_ROUNDS.value + rounds
     for window in range(triton.cdiv(left, WINDOW.value)):
@@ -90,7 +91,7 @@ def split(given: Given, out: Solved, look: bool) -> None:
             make_columns[by_columns](
                 b, sums, g, off, whole, real, m, width, parts, epsilon, k, RELAXED=relaxed, **columns
             )
-        end_window[by_item](off, whole, real, column_parts, rounds, tolerance, RELAXED=relaxed, **one)
+        end_window[by_item](off, whole, real, column_parts, rounds, tolerance, RELAXED=relaxed, **ITEM_BLOCKS)
         left -= WINDOW.value
         if look and relaxed and window % LOOK == LOOK - 1 and not whole[:, COUNT.value].any():
             break
@@ -156,9 +157,9 @@ def make_rows(
         inverse = inverse_of(epsilon, tl.load(whole + STAGE))
         slot = slot_of(whole, k)
         columns = tl.arange(0, BLOCK_M)
-        b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
+        log_b = log_weights(tl.load(b + item * m + columns, mask=columns < m, other=0.0))
         psi = tl.load(g + (item * 2 + slot) * m + columns, mask=columns < m, other=0.0) * inverse
-        log_b, a, cost = log_weights(b), a + item * n, cost + item * n * width
+        a, cost = a + item * n, cost + item * n * width
         f_from, f_to = f + (item * 2 + slot) * n, f + (item * 2 + 1 - slot) * n
         relaxation = tl.load(real + RELAXATION)
         # A window ends with right rows, and the first of a stage begins from them.
@@ -194,7 +195,7 @@ def make_columns(
         inverse = inverse_of(epsilon, tl.load(whole + STAGE))
         slot = slot_of(whole, k)
         columns = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-        b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
+        weight = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
         psi = tl.load(g + (item * 2 + slot) * m + columns, mask=columns < m, other=0.0) * inverse
         relaxation = tl.load(real + RELAXATION)
         top, total = psi * 0 - FAR, psi * 0
@@ -203,11 +204,11 @@ def make_columns(
             at = sums + (item * parts + part)[:, None] * width + columns[None, :]
             inside = (part < parts)[:, None] & (columns < m)[None, :]
             top, total = add_powers(top, total, tl.load(at, mask=inside, other=-FAR))
-        next_psi = tl.where(b > 0, -top - tl.log2(total), 0.0)
+        next_psi = tl.where(weight > 0, -top - tl.log2(total), 0.0)
         if RELAXED:
             next_psi = psi + relaxation * (next_psi - psi)
         tl.store(g + (item * 2 + 1 - slot) * m + columns, next_psi / inverse, mask=columns < m)
-        error = column_error(b, psi, next_psi, relaxation, RELAXED)
+        error = column_error(weight, psi, next_psi, relaxation, RELAXED)
         tl.store(off + item * tl.num_programs(1) + tl.program_id(1), error)
 
 

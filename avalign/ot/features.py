@@ -50,6 +50,7 @@ def cosine_sinkhorn(
 ) -> Plan:
     """sinkhorn() of cosine_cost(x, y), in one pass where there is a kernel for it (Plan.engine says).
 
+    engine:   "c++" on a CPU; "triton" on a GPU, in the tier that is named or else suits the shapes; "torch"
     products: of the cost and its gradient: "float32", or "bfloat16" factors with float32 sums, off by about
               1e-3 (marginal_error is then that of the rounded cost); "auto" takes the features' own
               precision, as the triton engine always does
