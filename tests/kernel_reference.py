@@ -75,12 +75,17 @@ def tier(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    with mock.patch.multiple(kernels(), tier=lambda n, m, d: name, BLOCK_ELEMENTS=512):
+    from avalign.kernels import triton_blocks
+
+    with (
+        mock.patch.object(kernels(), "tier", return_value=name),
+        mock.patch.object(triton_blocks, "BLOCK_ELEMENTS", 512),
+    ):
         yield
 
 
-def forward(given: Features, start: Tensor | None = None, **settings: Any) -> Any:
-    return kernels().forward(given.x, given.y, given.a, given.b, start, **settings)
+def forward(given: Features, start: Tensor | None = None, *, look: bool = True, **settings: Any) -> Any:
+    return kernels().forward(given.x, given.y, given.a, given.b, start, look=look, **settings)
 
 
 def reference(

@@ -20,12 +20,21 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from avalign.kernels import triton_cosine, triton_gradient, triton_registers, triton_streamed
+from avalign.kernels import (
+    triton_blocks,
+    triton_cosine,
+    triton_gradient,
+    triton_progress,
+    triton_registers,
+    triton_split,
+    triton_streamed,
+)
 from avalign.kernels import triton_sinkhorn as shipped
 
 pytestmark = pytest.mark.wide
 
 INTEGERS = ("n", "m", "d", "width", "x_item", "x_row", "y_item", "y_row", "rounds", "blocks", "parts")
+INTEGERS += ("column_parts", "most_stages", "k")
 IN_STEPS_OF_16 = ("d", "width", "x_item", "x_row", "y_item", "y_row")
 NUMBERS = ("epsilon", "tolerance")
 MOST_SHARED = 99 * 1024  # bytes: what every card since sm_80 has for one program
@@ -35,16 +44,27 @@ MAY_SPILL = ("streamed m 8192",)  # one row a block: more does not fit, and fewe
 def _kernels() -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
     """name -> kernel, types of what is not a float32 pointer, and what it is compiled with, as shipped."""
     kernels: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {}
-    counts = {"rounds_out": "*i32", "broken": "*i32", "broken_out": "*i32"}
+    counts = dict.fromkeys(("rounds_out", "broken", "broken_out", "whole"), "*i32")
     for relaxed in (False, True):
         modes = {"STARTED": False, "RELAXED": relaxed}
         words = "relaxed" if relaxed else "plain"
         for n, m in ((196, 64), (64, 196), (128, 128), (64, 64), (16, 16)):
-            blocks = {**modes, **shipped.register_blocks(n, m)}
+            blocks = {**modes, **triton_registers.register_blocks(n, m)}
             kernels[f"registers {n}x{m} {words}"] = triton_registers.solve_in_registers, counts, blocks
         for m in (256, 1024, 4096, 8192):
-            blocks = {**modes, **shipped.stream_blocks(m)}
+            blocks = {**modes, **triton_blocks.row_blocks(m)}
             kernels[f"streamed m {m} {words}"] = triton_streamed.solve_streamed, counts, blocks
+            blocks = {"RELAXED": relaxed, **triton_split.share_blocks(m)}
+            kernels[f"split rows m {m} {words}"] = triton_split.make_rows, counts, blocks
+        blocks = {"RELAXED": relaxed, **triton_split.column_blocks()}
+        kernels[f"split columns {words}"] = triton_split.make_columns, counts, blocks
+        blocks = {"RELAXED": relaxed, **triton_progress.ITEM_BLOCKS}
+        kernels[f"split window {words}"] = triton_progress.end_window, counts, blocks
+    kernels["split begin"] = triton_progress.begin_split, counts, triton_progress.ITEM_BLOCKS
+    for m in (256, 8192):
+        kernels[f"split reach m {m}"] = triton_split.write_reach, counts, triton_split.share_blocks(m)
+        kernels[f"split value m {m}"] = triton_split.write_shares, counts, triton_split.share_blocks(m)
+        kernels[f"split answer m {m}"] = triton_split.answer_split, counts, triton_split.answer_blocks(m)
     for dtype, word in ((torch.bfloat16, "bf16"), (torch.float16, "fp16"), (torch.float32, "fp32")):
         x = torch.empty(0, dtype=dtype)
         plan = "*bf16" if shipped.plan_dtype(x, x) == torch.bfloat16 else "*fp32"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from unittest import mock
 
 import pytest
 import torch
@@ -42,22 +43,30 @@ def test_the_solver_takes_the_engine_by_name(interpreter: ProcessPoolExecutor) -
 
 
 def _same_as_torch() -> None:
-    """Value, gradients to features and weights, and bounds, through avalign.ot and AVOpT."""
+    """Value, gradients to features and weights, and bounds, through avalign.ot and AVOpT, on every tier."""
     x, y = (torch.randn(2, k, 20, generator=torch.Generator().manual_seed(k)) for k in (13, 9))
+    engines = {"torch": ("torch", None), "triton": ("triton-registers", "in_registers")}
+    engines["triton-registers"] = engines["triton"]
+    engines |= {f"triton-{place}": (f"triton-{place}", place) for place in ("streamed", "split")}
     found = []
-    for engine in ("triton", "torch"):
+    for engine, (ran, by) in engines.items():
         leaves = [t.clone().requires_grad_() for t in (x, y, torch.linspace(-1, 1, 13).expand(2, -1))]
         image, audio, scores = leaves
         loss = AVOpT(engine=engine)
-        plan = loss.solve(image, audio, image_weights=scores.softmax(1))
-        assert plan.engine == engine
+        with mock.patch.object(kernels(), by or "tier", wraps=getattr(kernels(), by or "tier")) as solver:
+            plan = loss.solve(image, audio, image_weights=scores.softmax(1))
+        assert solver.called == (by is not None)
+        assert plan.engine == ran
         (plan.value * torch.tensor([1.0, 3.0])).sum().backward()
         found.append([plan.value, plan.matrix, plan.lower, plan.upper, *(leaf.grad for leaf in leaves)])
-    for near, right in zip(*found, strict=True):
-        torch.testing.assert_close(near, right, atol=2e-6, rtol=2e-4)
+    right, *others = found
+    for other in others:
+        torch.testing.assert_close(other, right, atol=2e-6, rtol=2e-4)
     y[1, 2] = torch.nan
     with pytest.raises(TransportError, match=r"item\(s\) \[1\]"):
         cosine_sinkhorn(x, y, engine="triton")
+    with pytest.raises(TransportError, match="16384 entries of an item, and 300 x 300 tokens pad to 262144"):
+        cosine_sinkhorn(*torch.ones(2, 1, 300, 4), engine="triton-registers")
 
 
 @pytest.mark.parametrize("name", kernel_contract.CHECKS)
@@ -67,19 +76,39 @@ def test_interpreted(name: str, interpreter: ProcessPoolExecutor) -> None:
 
 def test_rounds_go_by_the_same_numbers_as_the_torch_engine() -> None:
     """The kernels may not import avalign.ot, and state them again."""
-    from avalign.kernels import triton_cosine
+    from avalign.kernels import triton_rounds
 
     for name in (
         "WINDOW", "MOST_SCALING", "FIRST_RELAXATION", "MOST_RELAXATION", "GROWTH", "RISES", "EASY_REACH",
         "ROUGH_ERROR", "ROUGH_ROUNDS",
     ):  # fmt: skip
-        assert getattr(triton_cosine, name).value == getattr(rounds, name), name
+        assert getattr(triton_rounds, name).value == getattr(rounds, name), name
 
 
-def test_the_tier_is_that_of_the_padded_matrix() -> None:
-    """(196, 64) pads to 256 x 64, all that registers hold; what no block of whole rows holds is refused."""
+def test_the_tier_is_chosen_by_items_tokens_and_multiprocessors() -> None:
+    """(196, 64) pads to 256 x 64, all that registers hold; a quarter as many items as multiprocessors, large
+    ones, are split."""
     tier = kernels().tier
-    assert [tier(n, m, 512) for n, m in ((196, 64), (64, 196), (5, 1), (128, 128))] == ["registers"] * 4
-    assert [tier(n, m, 512) for n, m in ((196, 65), (257, 64), (10**6, 8192))] == ["streamed"] * 3
-    with pytest.raises(ValueError, match="at most 8192 target tokens an item, got 8193"):
-        tier(10, 8193, 512)
+    for n, m in ((196, 64), (64, 196), (5, 1), (128, 128)):
+        assert tier(1, n, m, 132) == "registers"
+    for n, m in ((196, 65), (257, 64), (511, 512)):
+        assert tier(1, n, m, 132) == "streamed"
+    for n, m in ((512, 512), (1024, 1024), (10**6, 8192)):
+        assert [tier(items, n, m, 132) for items in (1, 33, 34)] == ["split", "split", "streamed"]
+        assert tier(1, n, m, 1) == "streamed"
+
+
+@pytest.mark.parametrize(
+    ("place", "n", "m", "why"),
+    [
+        ("streamed", 10, 8193, "at most 8192 target tokens an item, got 8193"),
+        ("split", 10, 8193, "at most 8192 target tokens an item, got 8193"),
+        ("registers", 257, 64, "registers hold 16384 entries of an item, and 257 x 64 tokens pad to 32768"),
+    ],
+)
+def test_what_a_tier_cannot_take_is_refused(place: str, n: int, m: int, why: str) -> None:
+    x, y = torch.ones(1, n, 1), torch.ones(1, m, 1)
+    with pytest.raises(ValueError, match=f"{place} tier: .*{why}"):
+        kernels().forward(
+            x, y, x[..., 0], y[..., 0], None, epsilon=1.0, rounds=1, tolerance=None, place=place
+        )

@@ -1,7 +1,4 @@
-"""Cosines between blocks of tokens, and the rule of relaxation: what the Triton kernels have in common.
-
-All logarithms and potentials inside the kernels are to base 2, in units of epsilon: the hardware's own.
-"""
+"""Cosines between blocks of tokens, and the cost made of them."""
 
 from __future__ import annotations
 
@@ -12,17 +9,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 FAR = tl.constexpr(1e30)  # the cost of what carries nothing: finite, so that no infinity meets another
 TINY = tl.constexpr(1.1754943508222875e-38)  # squared norms up to this are the zero vector's
 INFINITY = tl.constexpr(float("inf"))
-
-# How rounds go: avalign/ot/rounds.py tells why; both engines do the same.
-WINDOW = tl.constexpr(6)
-MOST_SCALING = tl.constexpr(30.0)
-FIRST_RELAXATION = tl.constexpr(1.5)
-MOST_RELAXATION = tl.constexpr(1.97)
-GROWTH = tl.constexpr(2.0)
-RISES = tl.constexpr(5)
-EASY_REACH = tl.constexpr(20.0)
-ROUGH_ERROR = tl.constexpr(0.03)
-ROUGH_ROUNDS = tl.constexpr(60)
+PIECE = tl.constexpr(128)  # numbers that are read at a time where few are wanted
 
 
 @triton.jit
@@ -96,52 +83,10 @@ def write_cost(
 
 
 @triton.jit
-def count_broken(broken, blocks):
-    """How many tokens of an item are not finite, from what write_cost counted in its blocks."""
-    count = tl.zeros((), tl.int32)
-    for k in range(blocks):
-        count += tl.load(broken + k)
-    return count
-
-
-@triton.jit
-def in_range(scaling):
-    """Scalings (logarithms), NaN where the kernel's range ends: from there NaN takes the whole item."""
-    return tl.where(tl.abs(scaling) <= MOST_SCALING * LOG2E, scaling, float("nan"))
-
-
-@triton.jit
-def column_error(b, psi, next_psi, relaxation, RELAXED: tl.constexpr):
-    """How far off the columns are at psi, L1, from the step that the round made there."""
-    step = psi - next_psi
-    if RELAXED:
-        step = step / relaxation
-    return tl.sum(b * tl.abs(tl.exp2(step) - 1), 0)
-
-
-@triton.jit
-def stages_of(reach):
-    """How many doublings of epsilon bring a problem that spans `reach` epsilons within easy reach."""
-    return tl.ceil(tl.log2(tl.maximum(reach / EASY_REACH, 1.0))).to(tl.int32)
-
-
-@triton.jit
-def relax(relaxation, most, error, before, best, rises):
-    """The next window's relaxation, from the rate of the last one; the most it may be; the least error; how
-    often it rose since it last fell by a tenth.
-
-    FAR stands for an error not seen yet.
-
-    Source: Hageman and Young, Applied Iterative Methods, 1981, section 9; as in avalign/ot/rounds.py
-    """
-    rate = tl.exp2(tl.log2(error / before) / WINDOW)
-    away = rate + relaxation - 1
-    theta = tl.minimum(away * away / tl.maximum(rate * relaxation * relaxation, 1e-30), 1 - 1e-4)
-    called_for = 2 / (1 + tl.sqrt(1 - theta))
-    slow = (rate > relaxation - 1) & (rate < 1)
-    raised = tl.where(slow, tl.maximum(relaxation, called_for), relaxation)
-    rises = tl.where(error < 0.9 * best, 0.0, rises + (error > 1.05 * before).to(tl.float32))
-    failing = ((error > GROWTH * best) & (best < FAR)) | (rises >= RISES)
-    most = tl.where(failing, 1 + 0.8 * (relaxation - 1), most)
-    best = tl.where(failing, error, tl.minimum(best, error))
-    return tl.minimum(raised, most), most, best, tl.where(failing, 0.0, rises)
+def sum_of(parts, count):
+    """The sum of `count` numbers in memory, in an order that `count` alone sets."""
+    sums = tl.zeros((PIECE,), parts.dtype.element_ty)
+    for first in range(0, count, PIECE):
+        k = first + tl.arange(0, PIECE)
+        sums += tl.load(parts + k, mask=k < count, other=0)
+    return tl.sum(sums, 0)

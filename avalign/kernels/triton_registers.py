@@ -5,23 +5,46 @@ The cost is wanted only when the kernel is made anew, and waits in memory: both 
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
-from avalign.kernels.triton_cosine import (
-    FAR,
-    FIRST_RELAXATION,
-    LOG2E,
-    MOST_RELAXATION,
-    ROUGH_ERROR,
+from avalign.kernels.solved import Solved
+from avalign.kernels.triton_cosine import FAR, LOG2E
+from avalign.kernels.triton_given import COMPILED, Given, padded
+from avalign.kernels.triton_rounds import (
     ROUGH_ROUNDS,
     WINDOW,
     column_error,
-    count_broken,
+    first_window,
     in_range,
-    relax,
+    inverse_of,
+    log_rows,
+    log_sums,
+    log_weights,
+    next_window,
     stages_of,
+    write_answer,
 )
+
+MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more would spill
+
+
+def in_registers(given: Given, out: Solved) -> None:
+    n, m, *_ = given.sizes
+    solve_in_registers[(len(given.a),)](
+        *given.sides, given.cost, given.broken, *out, *given.sizes, *given.settings,
+        **given.modes, **register_blocks(n, m),
+    )  # fmt: skip
+
+
+def register_blocks(n: int, m: int) -> dict[str, Any]:
+    """How solve_in_registers is compiled for such a problem."""
+    rows, columns = padded(n), padded(m)
+    elements = rows * columns
+    warps = 1 if elements <= 256 else 4 if elements <= 4096 else 8
+    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": warps, **COMPILED}
 
 
 @triton.jit(do_not_specialize=["n", "m", "rounds", "blocks"])
@@ -53,15 +76,13 @@ def solve_in_registers(
     error = tl.max(a, 0) * 0
     spent = tl.zeros((), tl.int32)
     while stage >= 0:
-        inverse = LOG2E / (epsilon * tl.exp2(stage.to(tl.float32)))
+        inverse = inverse_of(epsilon, stage)
         left = tl.where(stage > 0, ROUGH_ROUNDS, rounds)
-        wanted = tl.where(stage > 0, ROUGH_ERROR, tolerance)
-        phi = _log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, b, psi)
+        phi = log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, log_weights(b), psi)
         kernel = _kernel(cost, inverse, phi, psi, n, width, BLOCK_N, BLOCK_M)
         base_phi, base_psi = phi, psi
         p, q = phi * 0, psi * 0
-        relaxation, most = error * 0 + FIRST_RELAXATION, error * 0 + MOST_RELAXATION
-        before, best, rises = error * 0 + FAR, error * 0 + FAR, error * 0
+        relaxation, most, before, best, rises = first_window(inverse)
         while left > 0:
             count = tl.minimum(left, WINDOW)
             last_p, last_q, next_q, error = _window(kernel, a, b, p, q, relaxation, count, RELAXED)
@@ -78,8 +99,9 @@ def solve_in_registers(
             spent += count
             left -= count
             if RELAXED:
-                left = tl.where(error <= wanted, 0, left)
-                relaxation, most, best, rises = relax(relaxation, most, error, before, best, rises)
+                left, relaxation, most, best, rises = next_window(
+                    stage, left, tolerance, relaxation, most, error, before, best, rises
+                )
                 before = error
         stage -= 1
         if stage >= 0:
@@ -89,13 +111,11 @@ def solve_in_registers(
     kernel = _kernel(cost, inverse, phi, psi, n, width, BLOCK_N, BLOCK_M)
     mass = tl.sum(a * tl.sum(kernel * b[None, :], 1), 0)
     f, g = phi / inverse, psi / inverse
-    value = tl.sum(f * a, 0) + tl.sum(g * b, 0) - epsilon * (mass - 1)
-    nothing = tl.where(count_broken(broken + item * blocks, blocks) > 0, float("nan"), 0.0)
-    tl.store(value_out + item, value + nothing)
-    tl.store(error_out + item, error + nothing)
-    tl.store(rounds_out + item, spent)
+    value = tl.sum(f * a, 0) - epsilon * (mass - 1)
     tl.store(f_out + item * n + rows, f, mask=rows < n)
-    tl.store(g_out + item * m + columns, g, mask=columns < m)
+    write_answer(
+        item, columns, m, b, value, g, error, spent, broken, blocks, value_out, g_out, error_out, rounds_out
+    )
 
 
 @triton.jit
@@ -144,7 +164,7 @@ def _log_window(
     next_psi = psi
     for k in range(count):
         psi = next_psi
-        rows = _log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, b, psi)
+        rows = log_rows(_scaled(cost, inverse, n, width, BLOCK_N, BLOCK_M), a, log_weights(b), psi)
         if RELAXED:
             rows = tl.where(k == count - 1, rows, phi + relaxation * (rows - phi))
         phi = rows
@@ -157,15 +177,5 @@ def _log_window(
 
 
 @triton.jit
-def _log_rows(cost, a, b, psi):
-    """phi_i = -log sum_j b_j exp(psi_j - C_ij): what makes the rows right; 0 where a row carries nothing."""
-    power = (tl.where(b > 0, tl.log2(b), -FAR) + psi)[None, :] - cost
-    top = tl.max(power, 1)
-    return tl.where(a > 0, -top - tl.log2(tl.sum(tl.exp2(power - top[:, None]), 1)), 0.0)
-
-
-@triton.jit
 def _log_columns(cost, a, b, phi):
-    power = (tl.where(a > 0, tl.log2(a), -FAR) + phi)[:, None] - cost
-    top = tl.max(power, 0)
-    return tl.where(b > 0, -top - tl.log2(tl.sum(tl.exp2(power - top[None, :]), 0)), 0.0)
+    return tl.where(b > 0, -log_sums((log_weights(a) + phi)[:, None] - cost, 0), 0.0)

@@ -1,41 +1,64 @@
 """Entropic transport under cosine distance on a GPU: features in, value, potentials and gradients out.
 
 In Triton, for every NVIDIA GPU that it knows; on a CPU under its interpreter (TRITON_INTERPRET=1), for tests.
-Nothing here waits for the device, all memory is torch's, and sums are made in a fixed order: a call can be
+All memory is torch's, no program waits for another, and sums are made in a fixed order: a call can be
 captured in a CUDA graph, and gives the same bits each time.
 
-Each item's rounds are one program's. So a few items of 1000 x 1000 keep most of a GPU idle meanwhile; the
-products before and after are spread over all of it.
+Rounds are made in one of three tiers, chosen here (tier): an item a program with its kernel in registers
+(triton_registers.py) or streamed from memory (triton_streamed.py), or an item split among programs
+(triton_split.py), since a few items of 1000 x 1000 would keep most of a GPU idle. The products before and
+after are spread over all of it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import triton
 from torch import Tensor
 
 from avalign.kernels.solved import Solved
+from avalign.kernels.triton_blocks import MOST_COLUMNS
 from avalign.kernels.triton_cosine import write_cost
+from avalign.kernels.triton_given import COMPILED, INTERPRETED, Given, empty, padded
 from avalign.kernels.triton_gradient import write_gradient, write_plan
-from avalign.kernels.triton_registers import solve_in_registers
-from avalign.kernels.triton_streamed import solve_streamed
+from avalign.kernels.triton_registers import MOST_IN_REGISTERS, in_registers
+from avalign.kernels.triton_split import split
+from avalign.kernels.triton_streamed import streamed
 
-INTERPRETED = triton.knobs.runtime.interpret
-MOST_IN_REGISTERS = 256 * 64  # elements of one item's matrix, padded: more would spill
-MOST_COLUMNS = 8192  # of a block that holds whole rows
-BLOCK_ELEMENTS = 8192  # of a streamed block, of fewer rows the longer they are
-COMPILED = {"enable_fp_fusion": True}  # said aloud, as Triton asks
+Tier = Literal["registers", "streamed", "split"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+# Where splitting begins to pay, by estimate; no card was at hand. One multiprocessor reads its second-level
+# cache at about 100 GB/s: 1 MiB takes it 10 us, about what the two launches of a round cost. And about a
+# quarter of a card's multiprocessors, streaming, use up what its memory gives.
+LEAST_TO_SPLIT = 512 * 512  # elements of one item's matrix
+PROCESSORS_AN_ITEM = 4
 
 
-def tier(n: int, m: int, d: int) -> Literal["registers", "streamed"]:
-    """Where the kernel matrix of n x m tokens of d features lives while it is iterated on."""
-    if _padded(n) * _padded(m) <= MOST_IN_REGISTERS:
+def tier(items: int, n: int, m: int, processors: int) -> Tier:
+    """Which tier solves so many items of n x m tokens on a GPU of so many multiprocessors."""
+    if why_not("registers", n, m) is None:
         return "registers"
-    if _padded(m) <= MOST_COLUMNS:
-        return "streamed"
-    raise ValueError(f"the Triton kernels take at most {MOST_COLUMNS} target tokens an item, got {m}")
+    if n * m >= LEAST_TO_SPLIT and items * PROCESSORS_AN_ITEM <= processors:
+        return "split"
+    return "streamed"
+
+
+def why_not(place: Tier, n: int, m: int) -> str | None:
+    """Why a tier cannot take items of n x m tokens, in a line; None if it can."""
+    if place != "registers":
+        return (
+            None if m <= MOST_COLUMNS else f"it takes at most {MOST_COLUMNS} target tokens an item, got {m}"
+        )
+    if (wanted := padded(n) * padded(m)) <= MOST_IN_REGISTERS:
+        return None
+    return f"registers hold {MOST_IN_REGISTERS} entries of an item, and {n} x {m} tokens pad to {wanted}"
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1 for the interpreter, which runs one program at a time."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def forward(
@@ -48,6 +71,8 @@ def forward(
     epsilon: float,
     rounds: int,
     tolerance: float | None,
+    place: Tier | None = None,
+    look: bool = False,
 ) -> Solved:
     """The plan T = a_i b_j exp((f_i + g_j - C_ij) / epsilon), C_ij = 1 - cos(x_i, y_j), and its value,
 
@@ -56,34 +81,35 @@ def forward(
     tolerance: rounds are relaxed, and small epsilons approached from larger ones, until the error is no
                more than this, at most `rounds` at the last epsilon. None: exactly `rounds` of Sinkhorn's
                own, the last one left after its rows. As avalign/ot/rounds.py, round for round
+    place:     the tier; None, what `tier` says. An item's bits depend on it, and on nothing beside the item
+    look:      the split tier may wait for the device now and then to see whether all items are done. False:
+               nothing waits, and it launches every round that there may be, as a CUDA graph must
 
     Shapes: x (b, n, d), y (b, m, d), float32, bfloat16 or float16, any strides; a (b, n), b and start, g to
             begin from, (b, m), float32. Features where a or b is 0 are never read
     """
     items, n, d = x.shape
     m = y.shape[1]
-    place = tier(n, m, d)
+    place = tier(items, n, m, processors(x.device)) if place is None else place
+    if (why := why_not(place, n, m)) is not None:
+        raise ValueError(f"the Triton kernels' {place} tier: {why}")
     x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
     done = torch.empty(items, dtype=torch.int32, device=x.device)
-    out = Solved(_empty(x, (items,)), _empty(x, (items, n)), _empty(x, (items, m)), _empty(x, (items,)), done)
-    begin = b if start is None else start.contiguous()
-    modes = {"STARTED": start is not None, "RELAXED": tolerance is not None}
+    out = Solved(empty(x, items), empty(x, items, n), empty(x, items, m), empty(x, items), done)
     blocks, width = product_blocks(x, y), _width(m)
     grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
-    cost = _empty(x, (items, n, width))
+    cost = empty(x, items, n, width)
     broken = torch.empty(grid, dtype=torch.int32, device=x.device)
-    sizes = n, m, width, grid[1] * grid[2], epsilon, rounds, 0.0 if tolerance is None else tolerance
+    start = None if start is None else start.contiguous()
+    given = Given(a, b, start, cost, broken, epsilon, rounds, tolerance)
     with torch.cuda.device_of(x):  # Triton launches on the current device
         write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
         if place == "registers":
-            solve_in_registers[(items,)](
-                a, b, begin, cost, broken, *out, *sizes, **modes, **register_blocks(n, m)
-            )
+            in_registers(given, out)
+        elif place == "streamed":
+            streamed(given, out)
         else:
-            scratch = _empty(x, (items, n, width)), _empty(x, (items, n)), _empty(x, (items, 3, n))
-            solve_streamed[(items,)](
-                a, b, begin, cost, *scratch, broken, *out, *sizes, **modes, **stream_blocks(m)
-            )
+            split(given, out, look)
     return out
 
 
@@ -105,7 +131,7 @@ def backward(
     blocks, width = product_blocks(x, y), _width(m)
     grid = items, triton.cdiv(n, blocks["BLOCK_N"]), triton.cdiv(width, blocks["BLOCK_M"])
     plan = torch.empty((items, n, width), dtype=plan_dtype(x, y), device=x.device)
-    x_part, y_part = _empty(x, (items, grid[2], n)), _empty(x, (items, grid[1], m))
+    x_part, y_part = empty(x, items, grid[2], n), empty(x, items, grid[1], m)
     sides = (False, x, y, a, b, x_part, grad_x), (True, y, x, b, a, y_part, grad_y)
     with torch.cuda.device_of(x):
         write_plan[grid](
@@ -120,14 +146,6 @@ def backward(
                 k, other.shape[1], d, width, parts, *_strides(own, other), FLIPPED=flipped, **blocks,
             )  # fmt: skip
     return grad_x, grad_y
-
-
-def register_blocks(n: int, m: int) -> dict[str, int]:
-    """How solve_in_registers is compiled for such a problem."""
-    rows, columns = _padded(n), _padded(m)
-    elements = rows * columns
-    warps = 1 if elements <= 256 else 4 if elements <= 4096 else 8
-    return {"BLOCK_N": rows, "BLOCK_M": columns, "num_warps": warps, **COMPILED}
 
 
 def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -160,18 +178,8 @@ def gradient_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
     }
 
 
-def stream_blocks(m: int) -> dict[str, int]:
-    """How solve_streamed is compiled: blocks of whole rows."""
-    columns = _padded(m)
-    return {"BLOCK_M": columns, "ROWS": BLOCK_ELEMENTS // columns, "num_warps": 8, **COMPILED}
-
-
 def plan_dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.bfloat16 if x.dtype == y.dtype == torch.bfloat16 else torch.float32
-
-
-def _padded(k: int) -> int:
-    return max(16, triton.next_power_of_2(k))
 
 
 def _width(m: int) -> int:
@@ -185,7 +193,3 @@ def _rows_in_one_piece(x: Tensor) -> Tensor:
 
 def _strides(x: Tensor, y: Tensor) -> tuple[int, int, int, int]:
     return x.stride(0), x.stride(1), y.stride(0), y.stride(1)
-
-
-def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=like.device)

@@ -6,25 +6,44 @@ The barriers are there because threads read what other threads of the program wr
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
-from avalign.kernels.triton_cosine import (
-    FAR,
-    FIRST_RELAXATION,
-    LOG2E,
-    MOST_RELAXATION,
-    ROUGH_ERROR,
+from avalign.kernels.solved import Solved
+from avalign.kernels.triton_blocks import (
+    STAGES,
+    add_powers,
+    block,
+    row_blocks,
+    side,
+    value_of_rows,
+    widest_row,
+)
+from avalign.kernels.triton_cosine import FAR, LOG2E
+from avalign.kernels.triton_given import Given, empty
+from avalign.kernels.triton_rounds import (
     ROUGH_ROUNDS,
     WINDOW,
     column_error,
-    count_broken,
+    first_window,
     in_range,
-    relax,
+    inverse_of,
+    log_rows,
+    log_weights,
+    next_window,
     stages_of,
+    write_answer,
 )
 
-STAGES = tl.constexpr(3)  # blocks under way at a time, so that a round waits for bandwidth, not for answers
+
+def streamed(given: Given, out: Solved) -> None:
+    items, (n, m, *_) = len(given.a), given.sizes
+    scratch = torch.empty_like(given.cost), empty(given.a, items, n), empty(given.a, items, 3, n)
+    solve_streamed[(items,)](
+        *given.sides, given.cost, *scratch, given.broken, *out, *given.sizes, *given.settings,
+        **given.modes, **row_blocks(m),
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n", "m", "rounds", "blocks"])
@@ -43,26 +62,24 @@ def solve_streamed(
     cost, kernel = cost + item * n * width, kernel + item * n * width
     columns = tl.arange(0, BLOCK_M)
     b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
-    log_b = tl.where(b > 0, tl.log2(b), -FAR)
+    log_b = log_weights(b)
 
     psi = tl.zeros((BLOCK_M,), tl.float32)
     stage = tl.zeros((), tl.int32)
     if STARTED:
         psi = tl.load(start + item * m + columns, mask=b > 0, other=0.0) * (LOG2E / epsilon)
     elif RELAXED:
-        stage = stages_of(_widest_row(cost, a, b, n, width, ROWS, BLOCK_M) / epsilon)
+        stage = stages_of(widest_row(cost, a, b, 0, n, n, width, ROWS, BLOCK_M) / epsilon)
     psi = psi * tl.exp2(-stage.to(tl.float32))
     error = tl.max(b, 0) * 0
     spent, slot = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
     while stage >= 0:
-        inverse = LOG2E / (epsilon * tl.exp2(stage.to(tl.float32)))
+        inverse = inverse_of(epsilon, stage)
         left = tl.where(stage > 0, ROUGH_ROUNDS, rounds)
-        wanted = tl.where(stage > 0, ROUGH_ERROR, tolerance)
         slot = slot * 0
         _begin(cost, kernel, inverse, a, log_b, psi, phi_at, p_at, n, width, ROWS, BLOCK_M)
         base_psi, q = psi, psi * 0
-        relaxation, most = error * 0 + FIRST_RELAXATION, error * 0 + MOST_RELAXATION
-        before, best, rises = error * 0 + FAR, error * 0 + FAR, error * 0
+        relaxation, most, before, best, rises = first_window(inverse)
         while left > 0:
             count = tl.minimum(left, WINDOW)
             end = _slot(slot, count - 1)
@@ -84,49 +101,21 @@ def solve_streamed(
             spent += count
             left -= count
             if RELAXED:
-                left = tl.where(error <= wanted, 0, left)
-                relaxation, most, best, rises = relax(relaxation, most, error, before, best, rises)
+                left, relaxation, most, best, rises = next_window(
+                    stage, left, tolerance, relaxation, most, error, before, best, rises
+                )
                 before = error
         stage -= 1
         if stage >= 0:
             psi = psi * 2  # the same potential, in units of half the epsilon
 
-    nothing = tl.where(count_broken(broken + item * blocks, blocks) > 0, float("nan"), 0.0)
     g = psi * (epsilon / LOG2E)
     value = _finish(
         cost, a, b, psi, phi_at, p_at + slot * n, f_out + item * n, epsilon, n, width, ROWS, BLOCK_M
     )
-    tl.store(value_out + item, value + tl.sum(g * b, 0) + nothing)
-    tl.store(error_out + item, error + nothing)
-    tl.store(rounds_out + item, spent)
-    tl.store(g_out + item * m + columns, g, mask=columns < m)
-
-
-@triton.jit
-def _block(matrix, first, n, width, other, ROWS: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Rows `first` and on of a matrix, and where they are."""
-    rows, columns = first + tl.arange(0, ROWS), tl.arange(0, BLOCK_M)
-    at = matrix + rows.to(tl.int64)[:, None] * width + columns[None, :]
-    inside = (rows < n)[:, None] & (columns < width)[None, :]
-    return tl.load(at, mask=inside, other=other), at, inside
-
-
-@triton.jit
-def _side(vector, first, n, ROWS: tl.constexpr):
-    rows = first + tl.arange(0, ROWS)
-    return tl.load(vector + rows, mask=rows < n, other=0.0), vector + rows, rows < n
-
-
-@triton.jit
-def _widest_row(cost, a, b, n, width, ROWS: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The most that one row's costs differ by."""
-    widest = tl.zeros((ROWS,), tl.float32)
-    for first in range(0, n, ROWS):
-        c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
-        weight, _, _ = _side(a, first, n, ROWS)
-        most = tl.max(tl.where((b > 0)[None, :], c, -FAR), 1)
-        widest = tl.maximum(widest, tl.where(weight > 0, most - tl.min(c, 1), 0.0))
-    return tl.max(widest, 0)
+    write_answer(
+        item, columns, m, b, value, g, error, spent, broken, blocks, value_out, g_out, error_out, rounds_out
+    )
 
 
 @triton.jit
@@ -134,11 +123,11 @@ def _settle(
     c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS: tl.constexpr, BLOCK_M: tl.constexpr
 ):
     """A block of the kernel at phi and psi, and its rows' scalings 0."""
-    _, at, inside = _side(phi_at, first, n, ROWS)
+    _, at, inside = side(phi_at, first, n, ROWS)
     tl.store(at, phi, mask=inside)
-    _, at, inside = _side(p_at, first, n, ROWS)
+    _, at, inside = side(p_at, first, n, ROWS)
     tl.store(at, phi * 0, mask=inside)
-    _, at, inside = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
+    _, at, inside = block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
     tl.store(at, tl.exp2(phi[:, None] + psi[None, :] - c * inverse), mask=inside)
 
 
@@ -149,9 +138,9 @@ def _begin(
     """Rows made right for psi, and the kernel there."""
     tl.debug_barrier()
     for first in range(0, n, ROWS):
-        c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
-        weight, _, _ = _side(a, first, n, ROWS)
-        phi = _log_rows(c * inverse, weight, log_b, psi)
+        c, _, _ = block(cost, first, n, width, FAR, ROWS, BLOCK_M)
+        weight, _, _ = side(a, first, n, ROWS)
+        phi = log_rows(c * inverse, weight, log_b, psi)
         _settle(c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS, BLOCK_M)
     tl.debug_barrier()
 
@@ -163,8 +152,8 @@ def _absorb(
     """The kernel made anew at psi and the phi that phi_from holds, so that the scalings p_at are 0."""
     tl.debug_barrier()
     for first in range(0, n, ROWS):
-        c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
-        phi, _, _ = _side(phi_from, first, n, ROWS)
+        c, _, _ = block(cost, first, n, width, FAR, ROWS, BLOCK_M)
+        phi, _, _ = side(phi_from, first, n, ROWS)
         _settle(c, phi, kernel, inverse, psi, phi_at, p_at, first, n, width, ROWS, BLOCK_M)
     tl.debug_barrier()
 
@@ -186,15 +175,15 @@ def _window(
         sums = tl.zeros((ROWS, BLOCK_M), tl.float32)
         p_from, p_to = p_at + _slot(slot, k - 1) * n, p_at + _slot(slot, k) * n
         for first in tl.range(0, n, ROWS, num_stages=STAGES):
-            block, _, _ = _block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
-            weight, _, _ = _side(a, first, n, ROWS)
-            p = -tl.log2(tl.sum(block * weights[None, :], 1))
+            part, _, _ = block(kernel, first, n, width, 0.0, ROWS, BLOCK_M)
+            weight, _, _ = side(a, first, n, ROWS)
+            p = -tl.log2(tl.sum(part * weights[None, :], 1))
             if RELAXED:
-                old, _, _ = _side(p_from, first, n, ROWS)
+                old, _, _ = side(p_from, first, n, ROWS)
                 p = tl.where(k == count - 1, p, old + relaxation * (p - old))
             p = in_range(tl.where(weight > 0, p, 0.0))
-            sums += block * (weight * tl.exp2(p))[:, None]
-            _, at, inside = _side(p_to, first, n, ROWS)
+            sums += part * (weight * tl.exp2(p))[:, None]
+            _, at, inside = side(p_to, first, n, ROWS)
             tl.store(at, p, mask=inside)
         tl.debug_barrier()
         columns = -tl.log2(tl.sum(sums, 0))
@@ -228,34 +217,23 @@ def _log_window(
         top, sums = psi * 0 - FAR, psi * 0
         p_from, p_to = p_at + _slot(slot, k - 1) * n, p_at + _slot(slot, k) * n
         for first in range(0, n, ROWS):
-            c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
-            weight, _, _ = _side(a, first, n, ROWS)
-            phi = _log_rows(c * inverse, weight, log_b, psi)
+            c, _, _ = block(cost, first, n, width, FAR, ROWS, BLOCK_M)
+            weight, _, _ = side(a, first, n, ROWS)
+            phi = log_rows(c * inverse, weight, log_b, psi)
             if RELAXED:
-                old, _, _ = _side(p_from, first, n, ROWS)
-                base, _, _ = _side(phi_at, first, n, ROWS)
+                old, _, _ = side(p_from, first, n, ROWS)
+                base, _, _ = side(phi_at, first, n, ROWS)
                 old += tl.where(k == 0, base, 0.0)
                 phi = tl.where(k == count - 1, phi, old + relaxation * (phi - old))
-            _, at, inside = _side(p_to, first, n, ROWS)
+            _, at, inside = side(p_to, first, n, ROWS)
             tl.store(at, phi, mask=inside)
-            power = (tl.where(weight > 0, tl.log2(weight), -FAR) + phi)[:, None] - c * inverse
-            higher = tl.maximum(top, tl.max(power, 0))
-            sums = sums * tl.exp2(top - higher) + tl.sum(tl.exp2(power - higher[None, :]), 0)
-            top = higher
+            top, sums = add_powers(top, sums, (log_weights(weight) + phi)[:, None] - c * inverse)
         tl.debug_barrier()
         columns = tl.where(b > 0, -top - tl.log2(sums), 0.0)
         if RELAXED:
             columns = psi + relaxation * (columns - psi)
         next_psi = columns
     return psi, next_psi, column_error(b, psi, next_psi, relaxation, RELAXED)
-
-
-@triton.jit
-def _log_rows(cost, weight, log_b, psi):
-    """phi_i = -log sum_j b_j exp(psi_j - C_ij): what makes the rows right; 0 where a row carries nothing."""
-    power = (log_b + psi)[None, :] - cost
-    top = tl.max(power, 1)
-    return tl.where(weight > 0, -top - tl.log2(tl.sum(tl.exp2(power - top[:, None]), 1)), 0.0)
 
 
 @triton.jit
@@ -267,14 +245,14 @@ def _finish(
     inverse = LOG2E / epsilon
     value, mass = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     for first in range(0, n, ROWS):
-        c, _, _ = _block(cost, first, n, width, FAR, ROWS, BLOCK_M)
-        weight, _, _ = _side(a, first, n, ROWS)
-        base, _, _ = _side(phi_at, first, n, ROWS)
-        p, _, _ = _side(p_at, first, n, ROWS)
+        c, _, _ = block(cost, first, n, width, FAR, ROWS, BLOCK_M)
+        weight, _, _ = side(a, first, n, ROWS)
+        base, _, _ = side(phi_at, first, n, ROWS)
+        p, _, _ = side(p_at, first, n, ROWS)
         phi = base + p
-        share = tl.exp2(phi[:, None] + psi[None, :] - c * inverse)
-        mass += weight * tl.sum(share * b[None, :], 1)
-        value += weight * phi / inverse
-        _, at, inside = _side(f_out, first, n, ROWS)
+        more_value, more_mass = value_of_rows(c, weight, b, phi, psi, inverse)
+        value += more_value
+        mass += more_mass
+        _, at, inside = side(f_out, first, n, ROWS)
         tl.store(at, phi / inverse, mask=inside)
     return tl.sum(value, 0) - epsilon * (tl.sum(mass, 0) - 1)

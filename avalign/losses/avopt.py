@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avalign.losses.backends import refuse_clash, solver
 from avalign.losses.value import LossValue
 from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, squared_euclidean_cost
+from avalign.ot.engine import Engine
 from avalign.ot.sinkhorn import check_settings
 from avalign.recipe import Positive, Share
 
@@ -49,7 +50,8 @@ class AVOpT(nn.Module):
                that counts as 0, and whether that range is an item's or the batch's
     scaling, diameter: geomloss: each epsilon as a share of the one before; the first one, which only when
                given is the same for all items, and they are then solved together
-    engine:    sinkhorn: "c++" (built on first use), "triton" or "torch"; None, the fastest that can run
+    engine:    sinkhorn: "c++" (built on first use), "triton" (or one tier of it, as "triton-split") or
+               "torch"; None, the fastest that can run
     products:  sinkhorn under cosine cost: "bfloat16" factors in the fused engines' products, or "float32";
                None, as the features
 
@@ -82,7 +84,7 @@ class AVOpT(nn.Module):
         threshold_over: Literal["item", "batch"] | None = None,
         scaling: Ratio | None = None,
         diameter: Positive | None = None,
-        engine: Literal["auto", "c++", "triton", "torch"] | None = None,
+        engine: Engine | None = None,
         products: Literal["auto", "float32", "bfloat16"] | None = None,
     ) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,12 +12,14 @@ from avalign.ot import rounds as torch_engine
 from avalign.ot.problem import TransportError
 from avalign.ot.rounds import Potentials
 
-Engine = Literal["auto", "c++", "triton", "torch"]
-ENGINES = ("auto", "c++", "triton", "torch")
+# Of "triton", its three tiers (avalign/kernels/triton_sinkhorn.py) by name, or whichever suits the shapes.
+Engine = Literal["auto", "c++", "triton", "triton-registers", "triton-streamed", "triton-split", "torch"]
+ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 def choose(engine: str, tensor: Tensor, columns: int | None = None) -> str:
-    """The engine that will run for this cost, or for these features and `columns` target tokens.
+    """The engine that will run for this cost, or for these features (b, n, d) and `columns` target tokens;
+    of triton, the tier.
 
     One that was named and cannot run is an error.
     """
@@ -28,11 +30,30 @@ def choose(engine: str, tensor: Tensor, columns: int | None = None) -> str:
     if engine != "auto":
         if (why := why_not(engine, tensor, columns)) is not None:
             raise TransportError(f"engine {engine!r} cannot run here: {why}")
-        return engine
+        return _with_tier(engine, tensor, columns)
     for fused in ("c++", "triton"):
         if why_not(fused, tensor, columns) is None:
-            return fused
+            return _with_tier(fused, tensor, columns)
     return "torch"
+
+
+def is_triton(engine: str) -> bool:
+    return engine.startswith("triton")
+
+
+def tier_of(engine: str) -> Any:
+    """The tier that an engine's name names; None if it leaves it open."""
+    return engine.removeprefix("triton").removeprefix("-") or None
+
+
+def _with_tier(engine: str, tensor: Tensor, columns: int | None) -> str:
+    if engine != "triton" or columns is None:
+        return engine
+    from avalign.kernels import triton_sinkhorn
+
+    items, rows = tensor.shape[:2]
+    processors = triton_sinkhorn.processors(tensor.device)
+    return f"triton-{triton_sinkhorn.tier(items, rows, columns, processors)}"
 
 
 def why_not(engine: str, tensor: Tensor, columns: int | None) -> str | None:
@@ -51,9 +72,8 @@ def why_not(engine: str, tensor: Tensor, columns: int | None) -> str | None:
         return f"triton is not installed ({missing})"
     if tensor.device.type != "cuda" and not triton_sinkhorn.INTERPRETED:
         return f"it is for CUDA, and the input is on {tensor.device}"
-    if columns > triton_sinkhorn.MOST_COLUMNS:
-        return f"it takes at most {triton_sinkhorn.MOST_COLUMNS} target tokens an item, got {columns}"
-    return None
+    # Whatever any tier takes, the streamed one does.
+    return triton_sinkhorn.why_not(tier_of(engine) or "streamed", tensor.shape[1], columns)
 
 
 def solve(

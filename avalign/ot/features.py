@@ -13,7 +13,7 @@ from avalign.kernels.solved import Gradients, Solved
 from avalign.ot import dense
 from avalign.ot.certificate import balanced, fused
 from avalign.ot.cost import check_features, cosine_cost
-from avalign.ot.engine import Engine, choose
+from avalign.ot.engine import Engine, choose, is_triton, tier_of
 from avalign.ot.gradient import Slopes, only_once, with_entropies
 from avalign.ot.plan import Plan
 from avalign.ot.problem import Problem, TransportError, items, marginal, may_look
@@ -50,6 +50,7 @@ def cosine_sinkhorn(
 ) -> Plan:
     """sinkhorn() of cosine_cost(x, y), in one pass where there is a kernel for it (Plan.engine says).
 
+    engine:   "c++" on a CPU; "triton" on a GPU, in the tier that is named or else suits the shapes; "torch"
     products: of the cost and its gradient: "float32", or "bfloat16" factors with float32 sums, off by about
               1e-3 (marginal_error is then that of the rounded cost); "auto" takes the features' own
               precision, as the triton engine always does
@@ -67,8 +68,8 @@ def cosine_sinkhorn(
     if products == "bfloat16" and (chosen == "torch" or value == "primal"):
         raise TransportError("bfloat16 products need a fused engine, and a value other than 'primal'")
     if value == "primal":  # its gradient is more than the plan's
-        if engine == "triton":
-            raise TransportError("engine 'triton' has no value 'primal': its gradient is made in torch")
+        if is_triton(engine):
+            raise TransportError(f"engine {engine!r} has no value 'primal': its gradient is made in torch")
         return sinkhorn(
             cosine_cost(x, y, x_mask, y_mask),
             source,
@@ -109,7 +110,7 @@ def _half(engine: str, products: str, x: Tensor) -> bool:
         raise TransportError(f"products must be 'auto', 'float32' or 'bfloat16', not {products!r}")
     if products == "float32" or (products == "auto" and x.dtype != torch.bfloat16):
         return False
-    if engine == "triton":
+    if is_triton(engine):
         if x.dtype != torch.bfloat16:
             raise TransportError(
                 "the triton engine multiplies in bfloat16 what is bfloat16: give it such features"
@@ -135,12 +136,14 @@ class _Solve:
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
     ) -> tuple[Solved, Gradients | None]:
         expected = a.new_full((len(x),), self.upstream) if slopes else None
-        if self.engine == "triton":  # whose gradients are made in the pass backward
+        if is_triton(self.engine):  # whose gradients are made in the pass backward
             from avalign.kernels import triton_sinkhorn
 
             solved = triton_sinkhorn.forward(
-                x, y, a, b, start, epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance
-            )
+                x, y, a, b, start,
+                epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance,
+                place=tier_of(self.engine), look=may_look(x),
+            )  # fmt: skip
             return solved, None
         if self.engine == "c++":
             return cpu.from_features(
@@ -185,7 +188,7 @@ class _Fused(torch.autograd.Function):
         to_weights = upstream[:, None] * f, upstream[:, None] * g, None, None
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, *to_weights
-        if ctx.solve.engine == "triton":
+        if is_triton(ctx.solve.engine):
             from avalign.kernels import triton_sinkhorn
 
             slopes = triton_sinkhorn.backward(x, y, a, b, f, g, ctx.solve.epsilon, upstream)

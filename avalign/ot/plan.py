@@ -32,7 +32,7 @@ class Plan:
     marginal_error: Tensor
     rounds: Tensor
     converged: Tensor
-    engine: str  # what did the work: "c++", "triton", "torch", "pot", "geomloss"
+    engine: str  # what did the work: "c++", "triton-registers" (or another tier), "torch", "pot", "geomloss"
     make_matrix: Callable[[Plan], Tensor]
     bracket: Bracket = balanced
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from avalign.ot import Plan, TransportError, cosine_cost, cosine_sinkhorn, exact
-from avalign.ot.features import Engine, Products
+from avalign.ot.engine import Engine, tier_of
+from avalign.ot.features import Products
 from avalign.speed.competitor import Competitor, Ready, Settings, Unavailable, torch_ready
 from avalign.speed.inputs import Features
 
@@ -34,7 +35,7 @@ def _sinkhorn(engine: Engine, products: Products) -> Callable[[Features, Setting
             plan = solve(given.image, given.audio)
         except TransportError as error:
             raise Unavailable(str(error)) from error
-        if engine not in ("auto", plan.engine):
+        if engine not in ("auto", plan.engine, plan.engine.partition("-")[0]):
             raise Unavailable(f"asked for {engine}, the solver ran {plan.engine}")
         halves = products == "bfloat16" or (products == "auto" and given.image.dtype == torch.bfloat16)
         halves = halves and plan.engine != "torch"
@@ -72,15 +73,16 @@ def _all() -> list[Competitor]:
     for engine in get_args(Engine):
         if engine == "auto":
             continue
+        products: Products = "auto" if tier_of(engine) else "float32"
         found.append(
             Competitor(
                 f"sinkhorn-{engine}",
                 f"cosine_sinkhorn on the {engine} engine",
-                _sinkhorn(engine, "float32"),
+                _sinkhorn(engine, products),
                 ours=True,
             )
         )
-        if engine != "torch":
+        if engine != "torch" and not tier_of(engine):
             found.append(
                 Competitor(
                     f"sinkhorn-{engine}-bf16",

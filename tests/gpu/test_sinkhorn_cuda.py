@@ -27,6 +27,14 @@ def test_full_size(shape: tuple[int, int, int, int], dtype: torch.dtype) -> None
     kernel_contract.check_fixed_rounds("cuda", None, shape, dtype, 0.05)
 
 
+@pytest.mark.parametrize("shape", [(4, 1024, 1024, 512), (1, 4096, 4096, 64), (1, 3001, 5000, 48)])
+def test_few_items_of_many_tokens(shape: tuple[int, int, int, int]) -> None:
+    """What is split among programs, and the same streamed."""
+    processors = kernels().processors(torch.device("cuda"))
+    assert kernels().tier(*shape[:3], processors) == ("split" if 4 * shape[0] <= processors else "streamed")
+    kernel_contract.check_many_blocks("cuda", torch.bfloat16, shape)
+
+
 @pytest.mark.parametrize("tolerance", [None, 1e-3])
 @pytest.mark.parametrize("name", TIERS)
 def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
@@ -36,7 +44,7 @@ def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
 
     def step(features: Features) -> tuple[torch.Tensor, ...]:
         with tier(name):
-            solved = forward(features, **settings)
+            solved = forward(features, look=False, **settings)
             x, y, a, b = features.x, features.y, features.a, features.b
             return (*solved, *kernels().backward(x, y, a, b, solved.f, solved.g, 0.02, features.upstream))
 
