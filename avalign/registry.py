@@ -25,6 +25,10 @@ SHIPPED: dict[str, dict[str, str]] = {
     "audio_encoder": {
         "small": "avalign.encoders.small:SmallAudioEncoder",
         "clap": "avalign.encoders.clap:ClapAudioEncoder",
+        "laion_clap": "avalign.encoders.laion_clap:LaionClapAudioEncoder",
+        "ast": "avalign.encoders.ast:AstAudioEncoder",
+        "whisper": "avalign.encoders.whisper:WhisperAudioEncoder",
+        "wav2vec2": "avalign.encoders.wav2vec2:WaveformAudioEncoder",
     },
     "projector": {
         "linear": "avalign.projectors.linear:Linear",
