@@ -71,7 +71,10 @@ def as_laion(model: ClapAudioModel, prefix: str = "module.") -> dict[str, torch.
         "head.weight": torch.zeros(527, 527),
     }
     weights = {f"{prefix}audio_branch.{name}": weight for name, weight in weights.items()}
-    text = {"text_branch.embeddings.word_embeddings.weight": torch.zeros(5, 4), "logit_scale_a": torch.ones(())}
+    text = {
+        "text_branch.embeddings.word_embeddings.weight": torch.zeros(5, 4),
+        "logit_scale_a": torch.ones(()),
+    }
     return weights | {prefix + name: weight for name, weight in text.items()}
 
 
@@ -86,7 +89,10 @@ def save(file: Path, weights: dict[str, torch.Tensor]) -> Path:
     beside = {
         "epoch": np.int64(45),
         "name": "a run",
-        "optimizer": {"state": {0: {"step": torch.ones(()), "exp_avg": torch.zeros(3)}}, "lr": np.float64(1e-4)},
+        "optimizer": {
+            "state": {0: {"step": torch.ones(()), "exp_avg": torch.zeros(3)}},
+            "lr": np.float64(1e-4),
+        },
     }
     torch.save({**beside, "state_dict": weights}, file)
     return file
@@ -136,7 +142,10 @@ class TestRefusals:
         [
             (lambda w: w.pop("module.audio_branch.norm.weight"), "1 missing: audio_encoder.norm.weight"),
             (lambda w: w.pop("module.audio_branch.layers.1.blocks.0.attn.qkv.bias"), "3 missing"),
-            (lambda w: w.update({"module.audio_branch.new": torch.ones(1)}), "1 unexpected: audio_encoder.new"),
+            (
+                lambda w: w.update({"module.audio_branch.new": torch.ones(1)}),
+                "1 unexpected: audio_encoder.new",
+            ),
             (lambda w: w.pop("module.audio_branch.patch_embed.proj.weight"), "is no HTS-AT"),
             (
                 lambda w: [w.pop(k) for k in [*w] if ".layers.1." in k],
@@ -186,7 +195,9 @@ class TestRefusals:
             LaionClapAudioEncoder(checkpoint=str(file), amodel="HTSAT-base")
 
 
-@pytest.mark.parametrize(("amodel", "width"), [("HTSAT-tiny", 768), ("HTSAT-base", 1024), ("HTSAT-large", 2048)])
+@pytest.mark.parametrize(
+    ("amodel", "width"), [("HTSAT-tiny", 768), ("HTSAT-base", 1024), ("HTSAT-large", 2048)]
+)
 def test_random_weights_in_the_shapes_of_each_size(amodel: Any, width: int) -> None:
     with torch.device("meta"):
         encoder = LaionClapAudioEncoder(pretrained=False, amodel=amodel)
@@ -222,7 +233,7 @@ def htsat_module(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_computes_what_the_package_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amodel: Any, fused: bool
 ) -> None:
-    """From the samples where the package does too (unfused), from the decibels of its torchaudio call where not."""
+    """From the samples on where the package begins there too (unfused), else from the spectrogram on."""
     module = htsat_module(monkeypatch)
     settings = {"mel_bins": 64, "sample_rate": 48_000, "window_size": 1024, "hop_size": 480, "fmin": 50}
     settings |= {"fmax": 14_000, "class_num": 527, "model_name": amodel.removeprefix("HTSAT-")}
@@ -231,7 +242,10 @@ def test_it_computes_what_the_package_computes(
         types.SimpleNamespace(**settings), enable_fusion=fused, fusion_type="aff_2d" if fused else "None"
     ).eval()
     with torch.no_grad():
-        for name, weight in stock.named_parameters():  # norms and biases too, about where training leaves them
+        for (
+            name,
+            weight,
+        ) in stock.named_parameters():  # norms and biases too, about where training leaves them
             if "extractor" not in name:
                 weight += 0.02 * torch.randn_like(weight)
         stock.bn0.running_mean.normal_(-30, 5)
@@ -259,7 +273,9 @@ def test_it_computes_what_the_package_computes(
 @pytest.mark.filterwarnings("ignore")
 def test_fused_models_hear_as_the_package_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its training.data.get_mel is this call of torchaudio."""
-    torchaudio = pytest.importorskip("torchaudio", reason="laion-clap makes its fused spectrograms by torchaudio")
+    torchaudio = pytest.importorskip(
+        "torchaudio", reason="laion-clap makes its fused spectrograms by torchaudio"
+    )
     mel = torchaudio.transforms.MelSpectrogram(
         48_000, 1024, 1024, 480, 50, 14_000, n_mels=64, power=2.0, norm=None, pad_mode="reflect"
     )

@@ -322,6 +322,15 @@ def test_the_stock_shapes_are_64_tokens_of_768() -> None:
     assert tokens.where[-1].tolist() == [9.6875, 10]
 
 
+def test_the_stock_models_hear_from_50_hz_on() -> None:
+    """As their preprocessor_config.json says; transformers' extractor would begin at 0 by itself."""
+    for model in ("laion/clap-htsat-fused", "laion/clap-htsat-unfused"):
+        encoder = ClapAudioEncoder(model=model, pretrained=False, config={"depths": [1, 1, 1, 1]})
+        hertz = torch.arange(513) * 48_000 / 1024
+        assert not encoder.filters[(hertz <= 50) | (hertz >= 14_000)].any()
+        assert encoder.filters[(hertz > 60) & (hertz < 13_900)].any(dim=1).all()
+
+
 def test_audio_at_16_khz_is_resampled_not_sped_up() -> None:
     """Fault 5. The same second of sound at both rates gives the same input, and ends where it ended."""
     encoder = tiny_clap()
@@ -403,7 +412,10 @@ def change_config(folder: Path, **changes) -> None:
         (drop_a_weight, "1 missing: audio_encoder.norm.weight"),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no model.safetensors"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "holds no preprocessor_config.json"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "not the configuration of a model that this"),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            "not the configuration of a model that this",
+        ),
         (lambda folder: change_config(folder, mlp_ratio=2.0), "of another shape"),
         (lambda folder: change_config(folder, enable_fusion=False), "unexpected: .*fusion_model"),
         (lambda folder: change_config(folder, fusion_type="channel_map"), "channel_map"),

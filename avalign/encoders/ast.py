@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,21 @@ PREEMPHASIS, LEAST = 0.97, 1.1920929e-07  # the least energy is float32's epsilo
 class AstAudioEncoder(StockTower):
     """AST's patch tokens after its last norm, without its class and distillation tokens.
 
-    model:      hub id (MIT/ast-finetuned-audioset-10-10-0.4593, ...) or a local folder in transformers' format
-                (config.json, model.safetensors, preprocessor_config.json), of ASTModel or of its classifier
+    model:      hub id (MIT/ast-finetuned-audioset-10-10-0.4593, ...) or a local folder in transformers'
+                format (config.json, model.safetensors, preprocessor_config.json), of ASTModel or of its
+                classifier
     pretrained: load the model's weights. False: random ones in the model's shapes, without asking the hub for
                 the model named above
     config:     fields of transformers' ASTConfig in place of the model's, with `pretrained: false`
-    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named by
-                a warning and in `loaded`
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named
+                by a warning and in `loaded`
 
     Shapes: (b, samples) -> (b, 1212, 768) for the stock model: 101 steps of 12 bands, in order of time, then
             from low to high
     A patch is 16 frames of 10 ms wide and begins 10 after the one before, so patches overlap. The span of a
-    token is the stretch of the clip nearer to its patch's middle than to another's: 0.1 s, the first from 0 and
-    the last to the end. Tokens whose span begins after the clip's end are masked; all attend to each other, as
-    in training, where the frames after a clip were zeros before they were normalised.
+    token is the stretch of the clip nearer to its patch's middle than to another's: 0.1 s, the first from 0
+    and the last to the end. Tokens whose span begins after the clip's end are masked; all attend to each
+    other, as in training, where the frames after a clip were zeros before they were normalised.
     Source: Gong et al., AST, arXiv:2104.01778. The spectrogram is computed in float32 in `forward`.
     """
 
@@ -64,13 +66,24 @@ class AstAudioEncoder(StockTower):
             changes=config,
             stock=STOCK,
         )
-        extractor = extractor_of(
-            ASTFeatureExtractor,
-            model,
-            own=pretrained or (not config and (Path(model).is_dir() or model not in STOCK)),
-            num_mel_bins=settings.num_mel_bins,
-            max_length=settings.max_length,
-        )
+        with warnings.catch_warnings():  # the lowest of Kaldi's bands lie between two points of the FFT
+            warnings.filterwarnings("ignore", "At least one mel filter has all zero values", UserWarning)
+            extractor = extractor_of(
+                ASTFeatureExtractor,
+                model,
+                own=pretrained or (not config and (Path(model).is_dir() or model not in STOCK)),
+                num_mel_bins=settings.num_mel_bins,
+                max_length=settings.max_length,
+            )
+            filters = mel_filter_bank(
+                FFT // 2 + 1,
+                settings.num_mel_bins,
+                20.0,
+                extractor.sampling_rate // 2,
+                extractor.sampling_rate,
+                mel_scale="kaldi",
+                triangularize_in_mel_space=True,
+            )
         for field in ("num_mel_bins", "max_length"):
             if getattr(extractor, field) != getattr(settings, field):
                 raise AvalignError(
@@ -87,34 +100,29 @@ class AstAudioEncoder(StockTower):
         self.hop, self.length = round(HOP * self.sample_rate), round(WINDOW * self.sample_rate)
         self.frames = settings.max_length
         self.seconds = self.frames * self.hop / self.sample_rate
-        self.mean, self.std = (extractor.mean, 2 * extractor.std) if extractor.do_normalize else (0.0, 1.0)
-        filters = mel_filter_bank(
-            FFT // 2 + 1,
-            settings.num_mel_bins,
-            20.0,
-            self.sample_rate // 2,
-            self.sample_rate,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
+        self.mean, self.std = 0.0, 1.0
+        if extractor.do_normalize:
+            self.mean, self.std = float(extractor.mean), 2 * float(extractor.std)
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.length, periodic=False), persistent=False)
 
         self.bands, self.steps = self.model.embeddings.get_shape(settings)
         self.width, self.token_count = settings.hidden_size, self.bands * self.steps
         patch = settings.patch_size if isinstance(settings.patch_size, int) else settings.patch_size[1]
-        first = ((patch - 1) * self.hop + self.length) / 2 / self.sample_rate  # the middle of a patch's samples
+        first = (
+            ((patch - 1) * self.hop + self.length) / 2 / self.sample_rate
+        )  # the middle of a patch's samples
         middles = first + torch.arange(self.steps) * (settings.time_stride * self.hop / self.sample_rate)
         where = spans_about(middles, self.seconds).repeat_interleave(self.bands, dim=0)
         self.register_buffer("where", where, persistent=False)
 
     def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, silence after the end"""
+        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, then silence"""
         audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="AST")
         return padded(audio, round(self.seconds * self.sample_rate))
 
     def spectrogram(self, waves: Tensor, seconds: Tensor | None = None) -> Tensor:
-        """(b, samples), (b,) s -> (b, frames, mel bands), log energy as transformers' ASTFeatureExtractor has it.
+        """(b, samples), (b,) s -> (b, frames, mel bands), log energy as in transformers' ASTFeatureExtractor.
 
         A frame that does not lie wholly within its clip is 0 before it is normalised, as in training.
         """

@@ -27,8 +27,8 @@ class ClapAudioEncoder(HtsAt):
     config:     fields of transformers' ClapAudioConfig in place of the model's, with `pretrained: false`
     padding:    what follows a clip shorter than 10 s: zeros, or repeatpad (the clip again and again, as CLAP
                 was trained; every token then counts as real, and an interval names the first time only)
-    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named by
-                a warning and in `loaded`
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named
+                by a warning and in `loaded`
 
     Shapes: (b, samples) -> (b, 64, 768), in order of time: low band and high band of the first 0.31 s, ...
     The spectrogram is computed in float32 in `forward`. The fused models' extra channels serve clips of
@@ -55,7 +55,7 @@ class ClapAudioEncoder(HtsAt):
             stock={name: {} for name in STOCK},
             part="audio_config",
         )
-        if pretrained or not config and (Path(model).is_dir() or model not in STOCK):
+        if pretrained or (not config and (Path(model).is_dir() or model not in STOCK)):
             extractor = extractor_of(ClapFeatureExtractor, model, own=True)
         else:
             extractor = extractor_for(settings, STOCK.get(model, "fusion"))

@@ -38,9 +38,9 @@ def padded(audio: np.ndarray, samples: int) -> Tensor:
 
 
 def pooled(values: Tensor, real: Tensor, every: int) -> Tensor:
-    """The mean of each `every` neighbours, over those that are real. (b, m, d), (b, m) -> (b, ceil(m / every), d)
+    """The mean of each `every` neighbours, over those that are real.
 
-    A group without any is 0.
+    (b, m, d), (b, m) -> (b, ceil(m / every), d). A group without any is 0.
     """
     missing = -values.shape[1] % every
     weights = torch.nn.functional.pad(real.to(values), (0, missing)).unflatten(1, (-1, every))

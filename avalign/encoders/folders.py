@@ -16,8 +16,8 @@ from avalign.errors import AvalignError, suggest
 class StockTower(nn.Module):
     """An encoder around a model of transformers, which is its `model`.
 
-    `loaded` is the report of what was loaded, None for random weights. Frozen, it keeps to evaluation mode: no
-    dropout, and no batch norm that learns from every batch.
+    `loaded` is the report of what was loaded, None for random weights. Frozen, it keeps to evaluation mode:
+    no dropout, and no batch norm that learns from every batch.
     """
 
     model: nn.Module

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from avalign.encoders.folders import config_of
@@ -42,16 +41,17 @@ WITHOUT = {  # reason -> what of the tower the tokens do not need
 class LaionClapAudioEncoder(HtsAt):
     """CLAP's tokens before pooling, of a checkpoint of the laion-clap package: HTSAT-tiny, -base or -large.
 
-    checkpoint: local .pt file, or the name of one in the hub's lukewys/laion_clap: 630k-audioset-fusion-best.pt,
-                630k-audioset-best.pt, music_audioset_epoch_15_esc_90.14.pt, ...
+    checkpoint: local .pt file, or the name of one in the hub's lukewys/laion_clap:
+                630k-audioset-fusion-best.pt, 630k-audioset-best.pt, music_audioset_epoch_15_esc_90.14.pt, ...
     pretrained: load it. Sizes, fusion and the window of the spectrogram are read off its weights
     amodel:     HTSAT-tiny, HTSAT-base or HTSAT-large: the shapes of random weights; a checkpoint of another
                 is refused if it is named
-    config:     fields of transformers' ClapAudioConfig in place of those of `amodel`, with `pretrained: false`
+    config:     fields of transformers' ClapAudioConfig in place of those of `amodel`, with
+                `pretrained: false`
     padding:    what follows a clip shorter than 10 s: zeros, or repeatpad (the clip again and again, as CLAP
                 was trained; every token then counts as real, and an interval names the first time only)
-    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named by
-                a warning and in `loaded`
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named
+                by a warning and in `loaded`
 
     Shapes: (b, samples) at 48 kHz -> (b, 64, width), as the encoder `clap`; 768, 1024 and 2048 wide
     The weights go into transformers' ClapAudioModel under its names, where they compute what the package's

@@ -1,7 +1,8 @@
-"""Transformers over the waveform, from transformers: wav2vec 2.0, HuBERT, WavLM and data2vec-audio, 16 kHz."""
+"""Models over the waveform, from transformers: wav2vec 2.0, HuBERT, WavLM and data2vec-audio, 16 kHz."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +32,29 @@ STOCK: dict[str, dict[str, Any]] = {  # the base sizes, which their configuratio
 class WaveformAudioEncoder(StockTower):
     """The tokens of wav2vec 2.0, HuBERT, WavLM or data2vec-audio after the last layer, 50 a second.
 
-    model:      hub id (facebook/wav2vec2-base, facebook/hubert-base-ls960, microsoft/wavlm-base-plus, ...) or a
-                local folder in transformers' format (config.json, model.safetensors, preprocessor_config.json),
-                of the model or of one with a head; which of the four it is, its config.json says
+    model:      hub id (facebook/wav2vec2-base, facebook/hubert-base-ls960, microsoft/wavlm-base-plus, ...) or
+                a local folder in transformers' format (config.json, model.safetensors,
+                preprocessor_config.json), of the model or of one with a head; which of the four it is, its
+                config.json says
     pretrained: load the model's weights. False: random ones in the model's shapes, without asking the hub for
                 the base models of the four
     config:     fields of transformers' configuration in place of the model's (model_type chooses among
                 wav2vec2, hubert, wavlm, data2vec-audio), with `pretrained: false`
     seconds:    longest clip; the models have no limit of their own
     pool:       how many neighbouring tokens become one, their mean over those within the clip; 1 keeps all
-    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named by
-                a warning and in `loaded`
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named
+                by a warning and in `loaded`
 
     Shapes: (b, samples) -> (b, ceil(m / pool), width), in order of time, m = 499 for 10 s
-    A token sees 25 ms and begins 20 ms after the one before. Its span is the stretch of the clip nearer to its
-    middle than to another's, the first from 0 and the last to the end; tokens whose span begins after the clip's
-    end are masked. Padding changes nothing: a clip gives the tokens that the model gives for that clip alone,
-    with as much silence as completes the last token. Three things would break that: attention, which is masked
-    (transformers advises against it for models with feat_extract_norm "group", since it cannot mask the next);
-    the group norm of their first convolution, which takes its statistics over time, here of the clip alone; and
-    data2vec's stacked positional convolutions, which are kept from carrying padding back into the clip.
-    Samples are normalised over the clip, where the model's extractor says so (do_normalize). Time and channels
-    are not masked at random in training (SpecAugment), and no layer is dropped: each token has its place.
+    A token sees 25 ms and begins 20 ms after the one before. Its span is the stretch of the clip nearer to
+    its middle than to another's, the first from 0 and the last to the end; tokens whose span begins after the
+    clip's end are masked. Padding changes nothing: a clip gives the tokens that the model gives for that clip
+    alone, with as much silence as completes the last token. Three things would break that: attention, which
+    is masked (transformers advises against it for models with feat_extract_norm "group", since it cannot mask
+    the next); the group norm of their first convolution, which takes its statistics over time, here of the
+    clip alone; and data2vec's stacked positional convolutions, which are kept from carrying padding back.
+    Samples are normalised over the clip, where the model's extractor says so (do_normalize). Time and
+    channels are not masked at random in training (SpecAugment), and no layer is dropped.
     """
 
     where: Tensor
@@ -95,7 +97,7 @@ class WaveformAudioEncoder(StockTower):
                 model,
                 [f"{self.model.base_model_prefix}."],
                 min_loaded=min_loaded,
-                without={"for masked pretraining": ("masked_spec_embed",)},
+                without={"of masked training": ("masked_spec_embed",)},
             )
         # The convolutions are run here, where the length of each clip is known, and the rest by the model.
         self.convolutions, self.model.feature_extractor = self.model.feature_extractor, nn.Identity()
@@ -125,15 +127,22 @@ class WaveformAudioEncoder(StockTower):
         real = within(self._each, seconds, len(x))
         x = x.to(self.model.dtype)
         if seconds is None:
-            values = self.model(self._features(x, None)).last_hidden_state
+            values = self._attend(self._features(x, None), None)
         else:
             # Up to the end of what the last token sees. One token at least: attention needs a key.
             samples = (real.sum(1).clamp(min=1) - 1) * self.stride + self.field
             heard = torch.arange(x.shape[1], device=x.device) < samples[:, None]
-            values = self.model(self._features(x, samples), attention_mask=heard.long()).last_hidden_state
+            values = self._attend(self._features(x, samples), heard.long())
         if self.pool > 1:
             values = pooled(values, real, self.pool)
         return Tokens(values, within(self.where, seconds, len(values)), self.where)
+
+    def _attend(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.model(features, attention_mask=mask).last_hidden_state
+        with warnings.catch_warnings():  # WavLM gives torch masks of two types
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
+            return self.model(features, attention_mask=mask).last_hidden_state
 
     def _features(self, x: Tensor, samples: Tensor | None) -> Tensor:
         """(b, samples) and how many of each to hear, or None for all -> (b, channels, tokens)"""

@@ -31,7 +31,12 @@ def _sizes(width: int, layers: int, mels: int = 80) -> dict[str, int]:
 STOCK = {
     **{
         f"openai/whisper-{name}{language}": _sizes(width, layers)
-        for name, width, layers in (("tiny", 384, 4), ("base", 512, 6), ("small", 768, 12), ("medium", 1024, 24))
+        for name, width, layers in (
+            ("tiny", 384, 4),
+            ("base", 512, 6),
+            ("small", 768, 12),
+            ("medium", 1024, 24),
+        )
         for language in ("", ".en")
     },
     **{f"openai/whisper-large{version}": _sizes(1280, 32) for version in ("", "-v2")},
@@ -43,20 +48,20 @@ class WhisperAudioEncoder(StockTower):
     """Whisper's encoder tokens after its last norm: 1500 of 20 ms for a window of 30 s.
 
     model:      hub id (openai/whisper-small, openai/whisper-large-v3, ...) or a local folder in transformers'
-                format (config.json, model.safetensors, preprocessor_config.json), of the whole Whisper or of its
-                encoder
+                format (config.json, model.safetensors, preprocessor_config.json), of the whole Whisper or of
+                its encoder
     pretrained: load the model's weights. False: random ones in the model's shapes, without asking the hub for
                 OpenAI's models
     config:     fields of transformers' WhisperConfig in place of the model's, with `pretrained: false`
     seconds:    of the window, the model's own (30 s) when not given. A shorter one keeps the first positions:
                 fewer tokens, and less time for short clips than Whisper was trained on
     pool:       how many neighbouring tokens become one, their mean over those within the clip; 1 keeps all
-    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named by
-                a warning and in `loaded`
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below is named
+                by a warning and in `loaded`
 
     Shapes: (b, samples) -> (b, ceil(50 seconds / pool), width), in order of time
-    Silence follows a shorter clip, and all tokens attend to it, as Whisper was trained; those that begin after
-    the clip's end are masked.
+    Silence follows a shorter clip, and all tokens attend to it, as Whisper was trained; those that begin
+    after the clip's end are masked.
     Source: Radford et al., arXiv:2212.04356. The spectrogram is computed in float32 in `forward`.
     """
 
@@ -120,7 +125,7 @@ class WhisperAudioEncoder(StockTower):
         self.token_count = len(self.where)
 
     def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, silence after the end"""
+        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, then silence"""
         audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="this Whisper")
         return padded(audio, round(self.seconds * self.sample_rate))
 
