@@ -152,18 +152,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, damage, said: str) ->
 
 
 def write_pickle(file: Path) -> None:
-    torch.save({}, file)
+    torch.save([1, 2], file)
 
 
 @pytest.mark.parametrize(
     ("name", "write", "said"),
     [
-        ("vit.pth", write_pickle, "only .safetensors"),
+        ("vit.pth", write_pickle, "holds no set of named tensors"),
+        ("vit.npz", lambda file: file.write_bytes(b"PK"), r"from \.safetensors, .* files only"),
         ("none.safetensors", lambda file: None, "no such file"),
         ("text.safetensors", lambda file: file.write_text("hello there"), "is not a safetensors file"),
     ],
 )
-def test_only_safetensors_are_read(tmp_path: Path, name: str, write, said: str) -> None:
+def test_what_holds_no_weights_is_refused(tmp_path: Path, name: str, write, said: str) -> None:
     write(tmp_path / name)
     with pytest.raises(AvalignError, match=said):
         TimmImageEncoder(model="test_vit", checkpoint=str(tmp_path / name))
