@@ -205,17 +205,17 @@ def _unpickle_tensors(file: Path) -> Any:
         named = re.search(r"(?:GLOBAL|function|class|find) ([\w.]+\.\w+)", str(error))
         if named:
             raise AvalignError(
-                f"{file}: holds more than weights: reading it would run {named[1]}. It is refused; ask for a "
-                ".safetensors file, or save its state_dict alone where you trust it."
+                f"{file}: is refused: reading it would run {named[1]}, no weight, or it is not whole. "
+                "Ask for a .safetensors file, or save its state_dict alone where you trust it."
             ) from error
         raise AvalignError(
             f"{file}: is no whole checkpoint of PyTorch's (other pickles are not read: they can run code)."
         ) from error
-    except (EOFError, ValueError, LookupError, TypeError, AttributeError) as error:  # bytes taken for opcodes
-        raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a whole one.") from error
     except (RuntimeError, OSError) as error:
         said = _line(error)
         raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a whole one: {said}.") from error
+    except Exception as error:  # bytes that are taken for instructions can fail in any way
+        raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a whole one.") from error
 
 
 def _entry(file: Path, found: Any, inside: str | None) -> dict[str, Tensor]:
@@ -287,6 +287,20 @@ def hub_file(repository: str, *names: str, revision: str | None = None) -> Path:
         except (OSError, errors.HfHubHTTPError) as error:
             raise _missing(repository, names, str(error)) from error
     raise _missing(repository, names, "the model has no such file")
+
+
+def model_file(model: str, *names: str) -> Path:
+    """The first of `names` in `model`: a local folder, or a hub id (owner/name, owner/name@revision)."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise AvalignError(f"{model}: this folder holds no {' or '.join(names)}.")
+    repository, _, revision = model.partition("@")
+    if model.startswith((".", "/", "~")) or repository.count("/") != 1:
+        raise AvalignError(f"{model}: no such folder, and no hub id (owner/name) either.")
+    return hub_file(repository, *names, revision=revision or None)
 
 
 def _missing(repository: str, names: tuple[str, ...], why: str) -> AvalignError:

@@ -15,6 +15,7 @@ import pytest
 from avalign import registry
 from avalign.llm import SmallLlama
 from tests.contract.tokens import DIM
+from tests.test_encoders_clip import TINY_TOWER
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_paired_folder import LOOKS, write_folder
 
@@ -32,6 +33,7 @@ def tiny_llama(folder: Path) -> str:
 # What cannot be had with defaults in a test. Given a folder, the options; for a source, "root" besides.
 TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("image_encoder", "timm"): lambda folder: {"model": "test_vit", "pretrained": False},
+    ("image_encoder", "clip"): lambda folder: {"pretrained": False, "config": TINY_TOWER},
     ("audio_encoder", "clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
     ("llm", "huggingface"): lambda folder: {"model": tiny_llama(folder), "rank": 2, "dropout": 0.0},
     ("source", "avworld"): lambda folder: {"root": str(folder), "train": 40, "val": 20, "test": 20},

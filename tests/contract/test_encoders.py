@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from avalign import registry
 from tests.contract.components import EVERYTHING
 from tests.contract.kept import (
     assert_compiles,
@@ -147,3 +148,15 @@ class TestEncoder:
         first, second = (build(kind, name, seed).eval() for seed in (1, 2))
         given = prepared(kind, first)
         assert_saved_to_the_bit(first, second, lambda e: [e(*given).values], tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", registry.names("image_encoder"))
+def test_its_sizes_are_known_without_its_weights(build: Any, name: str) -> None:
+    """On the meta device, where a model is sized before it is made."""
+    real = build("image_encoder", name)
+    with torch.device("meta"):
+        encoder = build("image_encoder", name)
+    assert all(weight.is_meta for weight in encoder.parameters())
+    assert (encoder.token_count, encoder.width) == (real.token_count, real.width)
+    sizes = {name: weight.shape for name, weight in real.state_dict().items()}
+    assert {name: weight.shape for name, weight in encoder.state_dict().items()} == sizes
