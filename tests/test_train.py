@@ -491,7 +491,10 @@ def test_a_run_notes_what_was_loaded(quick: Any, plain: Path, tmp_path: Path) ->
     save_file({n: w for n, w in weights.items() if n not in lost}, file)
     options = f"{{name: timm, model: test_vit, checkpoint: {file}, min_loaded: 0.2}}"
     with pytest.warns(UserWarning, match="stays as it was drawn at random"):
-        run = quick(f"model.image_encoder={options}", ONE_STAGE.replace("steps", "train: [fusion], steps"))
+        run = quick(
+            f"model.image_encoder={options}",
+            ONE_STAGE.replace("steps", "train: [image_projector, fusion], steps"),
+        )
     report = json.loads((run / "loaded.json").read_text())["image_encoder"]
     assert (report["source"], report["missing"]) == (str(file), lost)
     kept = load_file(run / "model" / "weights.safetensors")
