@@ -3,8 +3,9 @@
 python benchmarks/encoders.py --batch 4 --repeats 5
 python benchmarks/encoders.py --image 'clip: {model: openai/clip-vit-large-patch14}' --audio clap
 
-Each encoder is written as in a recipe, `pretrained: false` added; forward is without gradients, as of a frozen
-encoder. All runs are interleaved; memory is what a run needs beyond the weights. Where a GPU is found it is used.
+Each encoder is written as in a recipe, `pretrained: false` added. Forward is without gradients, as of frozen
+encoders; memory is what a run needs beyond the weights, their gradients included. All runs are interleaved.
+A GPU is used where there is one.
 """
 
 from __future__ import annotations
