@@ -21,6 +21,7 @@ SHIPPED: dict[str, dict[str, str]] = {
     "image_encoder": {
         "small": "avalign.encoders.small:SmallImageEncoder",
         "timm": "avalign.encoders.timm:TimmImageEncoder",
+        "clip": "avalign.encoders.clip:ClipImageEncoder",
     },
     "audio_encoder": {
         "small": "avalign.encoders.small:SmallAudioEncoder",

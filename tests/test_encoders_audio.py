@@ -490,3 +490,19 @@ def test_a_frozen_tower_computes_the_same_while_the_rest_trains(name: str) -> No
     assert not encoder.training
     encoder.requires_grad_(True).train()
     assert encoder.model.training
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_times_and_spectrograms_stay_exact_in_a_model_of_bf16(name: str) -> None:
+    encoder = registry.load("audio_encoder", name)(pretrained=False, **TINY[name])
+    heard = noise(0.47)
+    before = tokens(encoder, heard)
+    where = encoder.where.clone()
+    spectrogram = getattr(encoder, "spectrogram", lambda waves: waves)
+    waves = encoder.prepare(heard, RATE)[None]
+    features = spectrogram(waves)
+    after = tokens(encoder.to(torch.bfloat16), heard)
+    assert after.values.dtype == torch.bfloat16
+    assert torch.equal(after.where, where)
+    assert torch.equal(after.mask, before.mask)
+    assert torch.equal(spectrogram(waves), features)

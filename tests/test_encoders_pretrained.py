@@ -175,8 +175,7 @@ def test_what_holds_no_weights_is_refused(tmp_path: Path, name: str, write, said
     [
         ({"model": "vit_base_patch61_clip_224"}, "Did you mean vit_base_patch16_clip_224"),
         ({"model": "vit_base_patch16_clip_224.opnai"}, r"vit_base_patch16_clip_224\.openai"),
-        ({"model": "test_resnet"}, "no Vision Transformer"),
-        ({"model": "test_resnet", "size": 64}, "test_resnet"),
+        ({"model": "test_resnet", "size": 70, "pretrained": False}, "set `size` to 64 or 96, not 70"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(options: dict, said: str) -> None:

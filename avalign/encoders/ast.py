@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,9 +70,12 @@ class AstAudioEncoder(StockTower):
             extractor = extractor_of(
                 ASTFeatureExtractor,
                 model,
-                own=pretrained or (not config and (Path(model).is_dir() or model not in STOCK)),
-                num_mel_bins=settings.num_mel_bins,
-                max_length=settings.max_length,
+                pretrained=pretrained,
+                changes=config,
+                stock=STOCK,
+                otherwise=lambda: ASTFeatureExtractor(
+                    num_mel_bins=settings.num_mel_bins, max_length=settings.max_length
+                ),
             )
             filters = mel_filter_bank(
                 FFT // 2 + 1,
@@ -130,9 +132,9 @@ class AstAudioEncoder(StockTower):
             pieces = waves.float().unfold(1, self.length, self.hop)
             pieces = pieces - pieces.mean(-1, keepdim=True)
             before = torch.cat([pieces[..., :1], pieces[..., :-1]], -1)
-            bins = torch.fft.rfft((pieces - PREEMPHASIS * before) * self.window.float(), FFT)
+            bins = torch.fft.rfft((pieces - PREEMPHASIS * before) * self.window, FFT)
             power = bins.real.square() + bins.imag.square()
-            energy = (power @ self.filters.float()).clamp(min=LEAST).log()
+            energy = (power @ self.filters).clamp(min=LEAST).log()
             if seconds is not None:
                 samples = (seconds.float() * self.sample_rate).round()
                 ends = torch.arange(energy.shape[1], device=waves.device) * self.hop + self.length

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from avalign.encoders.folders import config_of, extractor_of, load_tower
@@ -55,10 +54,14 @@ class ClapAudioEncoder(HtsAt):
             stock={name: {} for name in STOCK},
             part="audio_config",
         )
-        if pretrained or (not config and (Path(model).is_dir() or model not in STOCK)):
-            extractor = extractor_of(ClapFeatureExtractor, model, own=True)
-        else:
-            extractor = extractor_for(settings, STOCK.get(model, "fusion"))
+        extractor = extractor_of(
+            ClapFeatureExtractor,
+            model,
+            pretrained=pretrained,
+            changes=config,
+            stock=STOCK,
+            otherwise=lambda: extractor_for(settings, STOCK.get(model, "fusion")),
+        )
         without = {"for clips of more than 10 s": FOR_LONG_CLIPS} if settings.enable_fusion else {}
         super().__init__(settings, extractor, model, padding)
         if pretrained:

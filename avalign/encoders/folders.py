@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from avalign.encoders.weights import Loaded, hub_file, load_all, read_weights
+from avalign.encoders.weights import Loaded, load_all, model_file, read_weights
 from avalign.errors import AvalignError, suggest
 
 
@@ -17,7 +17,8 @@ class StockTower(nn.Module):
     """An encoder around a model of transformers, which is its `model`.
 
     `loaded` is the report of what was loaded, None for random weights. Frozen, it keeps to evaluation mode:
-    no dropout, and no batch norm that learns from every batch.
+    no dropout, and no batch norm that learns from every batch. Its own buffers, which are times and filters,
+    stay in float32 whatever its weights are cast to: bfloat16 has no 29.98 s.
     """
 
     model: nn.Module
@@ -31,17 +32,14 @@ class StockTower(nn.Module):
     def train(self, mode: bool = True) -> Self:
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
-
-def file_of(model: str, *names: str) -> Path:
-    """The first of `names` that the folder or hub repository `model` holds."""
-    if not Path(model).is_dir():
-        if model.startswith((".", "/", "~")) or model.count("/") != 1:
-            raise AvalignError(f"{model}: no such folder, and no hub id (owner/name) either.")
-        return hub_file(model, *names)
-    for name in names:
-        if (Path(model) / name).is_file():
-            return Path(model) / name
-    raise AvalignError(f"{model}: this folder holds no {' or '.join(names)}.")
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            exact = before[name]
+            if buffer is not None and exact is not None and buffer.dtype != exact.dtype:
+                self._buffers[name] = exact.to(buffer.device)
+        return self
 
 
 def config_of(
@@ -64,8 +62,8 @@ def config_of(
     if changes is not None and pretrained:
         raise AvalignError("option 'config' changes a model's shapes, so it needs `pretrained: false`.")
     fields: dict[str, Any] = {"model_type": next(iter(kinds)), **stock.get(model, {})}
-    if pretrained or Path(model).is_dir() or not (model in stock or changes):
-        file = file_of(model, "config.json")
+    if pretrained or _is_folder(model) or not (model in stock or changes):
+        file = model_file(model, "config.json")
         found = _json(file)
         fields = {"model_type": next(iter(kinds)), **found[part]} if part in found else found
         if fields.get("model_type") not in kinds:
@@ -86,11 +84,20 @@ def config_of(
         raise AvalignError(f"{kind.__name__}: {' '.join(str(error).split())}") from error
 
 
-def extractor_of(kind: type[Any], model: str, *, own: bool, **defaults: Any) -> Any:
-    """transformers' feature extractor: the model's own, or one of `defaults`."""
-    if not own:
-        return kind(**defaults)
-    found = _json(file_of(model, "preprocessor_config.json", "processor_config.json"))
+def extractor_of(
+    kind: type[Any],
+    model: str,
+    *,
+    pretrained: bool,
+    changes: dict[str, Any] | None,
+    stock: Collection[str],
+    otherwise: Callable[[], Any],
+) -> Any:
+    """transformers' feature extractor: the model's own; `otherwise` for random weights in shapes that are
+    changed, or of a model in `stock`, which the hub is not asked for."""
+    if not pretrained and (changes or (model in stock and not _is_folder(model))):
+        return otherwise()
+    found = _json(model_file(model, "preprocessor_config.json", "processor_config.json"))
     return kind.from_dict(found.get("feature_extractor", found))
 
 
@@ -109,7 +116,7 @@ def load_tower(
     without:  reason -> beginnings of names, within the tower, of weights to leave out for it
     first:    name -> how many of its first rows are wanted
     """
-    file = file_of(model, "model.safetensors", "pytorch_model.bin")
+    file = model_file(model, "model.safetensors", "pytorch_model.bin")
     found = read_weights(file)
     inner, heads = inner_weights(found, prefixes)
     weights = named_as_in(tower, inner)
@@ -145,6 +152,10 @@ def named_as_in(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
 
     renamings = [r for r in get_model_conversion_mapping(tower) if isinstance(r, WeightRenaming)]
     return {rename_source_key(name, renamings, [])[0]: weight for name, weight in weights.items()}
+
+
+def _is_folder(model: str) -> bool:
+    return Path(model).expanduser().is_dir()
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -77,11 +77,9 @@ class HtsAt(StockTower):
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, 1, frames, mel bands) in dB, as transformers' ClapFeatureExtractor has them."""
         with torch.autocast(waves.device.type, enabled=False):
-            bins = torch.stft(
-                waves.float(), self.fft, self.hop, window=self.window.float(), return_complex=True
-            )
+            bins = torch.stft(waves.float(), self.fft, self.hop, window=self.window, return_complex=True)
             power = bins.real.square() + bins.imag.square()
-            mel = power.transpose(1, 2) @ self.filters.float()
+            mel = power.transpose(1, 2) @ self.filters
             return 10 * mel.clamp(min=1e-10).log10()[:, None]
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,10 @@ class WaveformAudioEncoder(StockTower):
         extractor = extractor_of(
             transformers.Wav2Vec2FeatureExtractor,
             model,
-            own=pretrained or (not config and (Path(model).is_dir() or model not in STOCK)),
+            pretrained=pretrained,
+            changes=config,
+            stock=STOCK,
+            otherwise=lambda: transformers.Wav2Vec2FeatureExtractor(),
         )
         self.sample_rate, self.normalised = int(extractor.sampling_rate), bool(extractor.do_normalize)
         self.seconds, self.pool, self.width = seconds, pool, settings.hidden_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,8 +88,10 @@ class WhisperAudioEncoder(StockTower):
         extractor = extractor_of(
             WhisperFeatureExtractor,
             model,
-            own=pretrained or (not config and (Path(model).is_dir() or model not in STOCK)),
-            feature_size=settings.num_mel_bins,
+            pretrained=pretrained,
+            changes=config,
+            stock=STOCK,
+            otherwise=lambda: WhisperFeatureExtractor(feature_size=settings.num_mel_bins),
         )
         if extractor.feature_size != settings.num_mel_bins:
             raise AvalignError(
@@ -132,11 +133,11 @@ class WhisperAudioEncoder(StockTower):
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, mel bands, frames), as transformers' WhisperFeatureExtractor has them."""
         with torch.autocast(waves.device.type, enabled=False):
-            bins = torch.stft(
-                waves.float(), self.fft, self.hop, window=self.window.float(), return_complex=True
-            )[..., :-1]
+            bins = torch.stft(waves.float(), self.fft, self.hop, window=self.window, return_complex=True)[
+                ..., :-1
+            ]
             power = bins.real.square() + bins.imag.square()
-            mel = (self.filters.float().T @ power).clamp(min=1e-10).log10()
+            mel = (self.filters.T @ power).clamp(min=1e-10).log10()
             return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:

@@ -16,6 +16,7 @@ from avalign import registry
 from avalign.llm import SmallLlama
 from tests.contract.tokens import DIM
 from tests.test_encoders_audio import TINY_AST, TINY_WAVEFORM, TINY_WHISPER
+from tests.test_encoders_clip import TINY_TOWER
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_paired_folder import LOOKS, write_folder
 
@@ -33,6 +34,7 @@ def tiny_llama(folder: Path) -> str:
 # What cannot be had with defaults in a test. Given a folder, the options; for a source, "root" besides.
 TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("image_encoder", "timm"): lambda folder: {"model": "test_vit", "pretrained": False},
+    ("image_encoder", "clip"): lambda folder: {"pretrained": False, "config": TINY_TOWER},
     ("audio_encoder", "clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
     ("audio_encoder", "laion_clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
     ("audio_encoder", "ast"): lambda folder: {"pretrained": False, "config": TINY_AST},
