@@ -1,9 +1,9 @@
 """Every shipped component by name, on one page. A component is imported when it is asked for, not before.
 
 Others add theirs with an entry point (`[project.entry-points."avalign.losses"]  mine = "my_module:MyLoss"`),
-or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it. A class some of
-whose options do not go together says so by a ValueError of its static method `check_options(options)`: a recipe
-is then refused before anything is built.
+or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it. A class
+some of whose options do not go together says so by a ValueError of its static method `check_options(options)`:
+a recipe is then refused before anything is built.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ SHIPPED: dict[str, dict[str, str]] = {
     "image_encoder": {
         "small": "avalign.encoders.small:SmallImageEncoder",
         "timm": "avalign.encoders.timm:TimmImageEncoder",
+        "clip": "avalign.encoders.clip:ClipImageEncoder",
     },
     "audio_encoder": {
         "small": "avalign.encoders.small:SmallAudioEncoder",
         "clap": "avalign.encoders.clap:ClapAudioEncoder",
+        "laion_clap": "avalign.encoders.laion_clap:LaionClapAudioEncoder",
+        "ast": "avalign.encoders.ast:AstAudioEncoder",
+        "whisper": "avalign.encoders.whisper:WhisperAudioEncoder",
+        "wav2vec2": "avalign.encoders.wav2vec2:WaveformAudioEncoder",
     },
     "projector": {
         "linear": "avalign.projectors.linear:Linear",

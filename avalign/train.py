@@ -3,6 +3,7 @@
 runs/meerkat/
     recipe.yaml, versions.json      what was run, every default filled in, and by what
     code/                           the files that the recipe takes components from, as they were
+    loaded.json                     which stock weights went into which part, and what they left as it was
     log.jsonl, tensorboard/         each loss term as training went
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
@@ -31,7 +32,7 @@ from avalign.build import build_model, build_objective, build_source, trained_pa
 from avalign.data.draws import Draws
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
-from avalign.model import TOKENIZER, AudioVisualLM, read_weights
+from avalign.model import PARTS, TOKENIZER, AudioVisualLM, read_weights
 from avalign.recipe import Recipe, Stage
 from avalign.recipe_io import read, write
 from avalign.recipe_kept import changed_files, differing, keep, refuse_changed_copies
@@ -199,6 +200,8 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
         _note_skipped(run, source.skipped, stage=None, step=0)
     set_seed(recipe.seed)
     model = build_model(recipe, source.texts())
+    if _is_first_process():
+        _note_loaded(run, model)
     objective = build_objective(recipe)
     trained = trained_parts(recipe)
     first_draw = 0
@@ -259,6 +262,14 @@ def _load(folder: Path, model: AudioVisualLM, objective: Objective, trained: set
     expected = objective.state_dict()
     if expected or (folder / LOSSES).exists():
         read_weights(objective, folder / LOSSES, expected)
+
+
+def _note_loaded(run: Path, model: AudioVisualLM) -> None:
+    """The report of every part that holds stock weights (`part.loaded`), if there is one."""
+    reports = {part: getattr(getattr(model, part), "loaded", None) for part in PARTS}
+    found = {part: report.as_dict() for part, report in reports.items() if report is not None}
+    if found:
+        _write_whole(run / "loaded.json", json.dumps(found, indent=1) + "\n")
 
 
 def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:

@@ -152,18 +152,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, damage, said: str) ->
 
 
 def write_pickle(file: Path) -> None:
-    torch.save({}, file)
+    torch.save([1, 2], file)
 
 
 @pytest.mark.parametrize(
     ("name", "write", "said"),
     [
-        ("vit.pth", write_pickle, "only .safetensors"),
+        ("vit.pth", write_pickle, "holds no set of named tensors"),
+        ("vit.npz", lambda file: file.write_bytes(b"PK"), r"from \.safetensors, .* files only"),
         ("none.safetensors", lambda file: None, "no such file"),
         ("text.safetensors", lambda file: file.write_text("hello there"), "is not a safetensors file"),
     ],
 )
-def test_only_safetensors_are_read(tmp_path: Path, name: str, write, said: str) -> None:
+def test_what_holds_no_weights_is_refused(tmp_path: Path, name: str, write, said: str) -> None:
     write(tmp_path / name)
     with pytest.raises(AvalignError, match=said):
         TimmImageEncoder(model="test_vit", checkpoint=str(tmp_path / name))
@@ -174,8 +175,7 @@ def test_only_safetensors_are_read(tmp_path: Path, name: str, write, said: str) 
     [
         ({"model": "vit_base_patch61_clip_224"}, "Did you mean vit_base_patch16_clip_224"),
         ({"model": "vit_base_patch16_clip_224.opnai"}, r"vit_base_patch16_clip_224\.openai"),
-        ({"model": "test_resnet"}, "no Vision Transformer"),
-        ({"model": "test_resnet", "size": 64}, "test_resnet"),
+        ({"model": "test_resnet", "size": 70, "pretrained": False}, "set `size` to 64 or 96, not 70"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(options: dict, said: str) -> None:
@@ -321,6 +321,15 @@ def test_the_stock_shapes_are_64_tokens_of_768() -> None:
     assert tokens.where[-1].tolist() == [9.6875, 10]
 
 
+def test_the_stock_models_hear_from_50_hz_on() -> None:
+    """As their preprocessor_config.json says; transformers' extractor would begin at 0 by itself."""
+    for model in ("laion/clap-htsat-fused", "laion/clap-htsat-unfused"):
+        encoder = ClapAudioEncoder(model=model, pretrained=False, config={"depths": [1, 1, 1, 1]})
+        hertz = torch.arange(513) * 48_000 / 1024
+        assert not encoder.filters[(hertz <= 50) | (hertz >= 14_000)].any()
+        assert encoder.filters[(hertz > 60) & (hertz < 13_900)].any(dim=1).all()
+
+
 def test_audio_at_16_khz_is_resampled_not_sped_up() -> None:
     """Fault 5. The same second of sound at both rates gives the same input, and ends where it ended."""
     encoder = tiny_clap()
@@ -402,7 +411,10 @@ def change_config(folder: Path, **changes) -> None:
         (drop_a_weight, "1 missing: audio_encoder.norm.weight"),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no model.safetensors"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "holds no preprocessor_config.json"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "not the configuration of a CLAP model"),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            "not the configuration of a model that this",
+        ),
         (lambda folder: change_config(folder, mlp_ratio=2.0), "of another shape"),
         (lambda folder: change_config(folder, enable_fusion=False), "unexpected: .*fusion_model"),
         (lambda folder: change_config(folder, fusion_type="channel_map"), "channel_map"),

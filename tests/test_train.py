@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import avalign
 from avalign import train as training
 from avalign.data.avworld import AvWorld
 from avalign.data.media import MediaError
+from avalign.encoders.timm import TimmImageEncoder
 from avalign.errors import AvalignError
 from avalign.losses import LossValue
 from avalign.losses.objective import NonFiniteTerm, UnreachableTerm
@@ -534,3 +535,21 @@ def test_bad_files_are_left_out_counted_and_listed_when_asked(
     ]
     assert "3 times something was left out" in capsys.readouterr().out
     assert len(log(run)) == ALIGN + ANSWER, "every step had a full batch"
+
+
+def test_a_run_notes_what_was_loaded(quick: Any, plain: Path, tmp_path: Path) -> None:
+    """A frozen encoder that is random in part is kept whole by the run: it can be had nowhere else."""
+    assert not (plain / "loaded.json").exists()
+    weights = TimmImageEncoder(model="test_vit", pretrained=False).model.state_dict()
+    file, lost = tmp_path / "w.safetensors", [n for n in weights if n.startswith("blocks.0.")]
+    save_file({n: w for n, w in weights.items() if n not in lost}, file)
+    options = f"{{name: timm, model: test_vit, checkpoint: {file}, min_loaded: 0.2}}"
+    with pytest.warns(UserWarning, match="stays as it was drawn at random"):
+        run = quick(
+            f"model.image_encoder={options}",
+            ONE_STAGE.replace("steps", "train: [image_projector, fusion], steps"),
+        )
+    report = json.loads((run / "loaded.json").read_text())["image_encoder"]
+    assert (report["source"], report["missing"]) == (str(file), lost)
+    kept = load_file(run / "model" / "weights.safetensors")
+    assert {f"image_encoder.model.{name}" for name in weights} <= set(kept)

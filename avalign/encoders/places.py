@@ -19,6 +19,16 @@ def spans(count: int, seconds: float) -> Tensor:
     return torch.stack([edges[:-1], edges[1:]], -1)
 
 
+def spans_about(middles: Tensor, seconds: float) -> Tensor:
+    """Stretches of a clip nearer to their own middle than to another's. (m,) s -> (m, 2) start and end in s
+
+    For tokens that overlap: they go on from each other, from 0 to the end of the clip.
+    """
+    between = (middles[1:] + middles[:-1]) / 2
+    edges = torch.cat([between.new_zeros(1), between, between.new_full((1,), seconds)])
+    return torch.stack([edges[:-1], edges[1:]], -1)
+
+
 def within(where: Tensor, seconds: Tensor | None, batch: int) -> Tensor:
     """Which tokens begin before their clip ends. (m, 2), (b,) or None -> (b, m) bool"""
     if seconds is None:

@@ -1,35 +1,47 @@
-"""Image encoders from timm: any Vision Transformer by its timm name, CLIP ViT-B/16 first."""
+"""Image encoders from timm: any of its networks that keeps a grid, CLIP ViT-B/16 first."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from avalign.batch import Tokens
 from avalign.encoders.places import patch_boxes
-from avalign.encoders.weights import hub_file, load_all, read_weights
-from avalign.errors import AvalignError
+from avalign.encoders.timm_network import converted, create, find, grid_of, side
+from avalign.encoders.weights import Loaded, load_all, read_weights
+from avalign.recipe import Share
 
 
 class TimmImageEncoder(nn.Module):
-    """The patch tokens of a timm Vision Transformer after its last norm, without class or register tokens.
+    """The patches of a timm network after its last norm before pooling, without class or register tokens.
 
-    model:      timm's name, with the tag of its weights: vit_base_patch16_clip_224.openai,
-                vit_base_patch16_siglip_224.webli, vit_small_patch14_dinov2.lvd142m, ...
-    pretrained: load the weights that the name stands for, from the Hugging Face hub or its cache
-    checkpoint: local .safetensors file, loaded instead of the hub's; timm's names or the original's
-    size:       px, both sides; pictures are squeezed to a square of this size. The model's own when not
-                given, else its position embeddings are interpolated
+    model:      timm's name, with the tag of its weights: vit_base_patch16_clip_quickgelu_224.openai,
+                vit_base_patch16_siglip_224.v2_webli, vit_small_patch14_reg4_dinov2.lvd142m,
+                vit_small_patch16_dinov3.lvd1689m, eva02_base_patch14_224.mim_in22k, ...;
+                hf-hub:owner/name or hf-hub:owner/name@revision; or a local folder in the hub's layout
+                (config.json of timm, model.safetensors)
+    pretrained: load the weights that `model` stands for, from the Hugging Face hub, its cache, or the folder
+    checkpoint: local file (.safetensors; .pth and .bin as tensors only), loaded instead of those; by timm's
+                names or the original's
+    size:       px, both sides, a multiple of a patch's; pictures are squeezed to a square of this size. The
+                model's own when not given, else its position embeddings are resampled as timm does it
+    min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below that is
+                named by a warning and in `loaded`
 
-    Shapes: (b, 3, size, size) -> (b, n, width), patches row by row; CLIP ViT-B/16 has 196 of width 768
-    Weights that do not fit, name by name and shape by shape, are an error.
+    Shapes: (b, 3, size, size) -> (b, n, width), patches row by row; CLIP ViT-B/16 has 196 of width 768.
+            Of a network that gives a feature map (ConvNeXt, ResNet, Swin) the cells of its last map
+    Pictures are normalised by the mean and deviation that the weights were trained with, and resized by their
+    filter. What serves a pooled vector only (attention pooling, a norm after pooling, classifiers) is left
+    away: all weights that are left reach the patches.
+    timm has OpenAI's CLIP twice: under `_clip_quickgelu_` with the activation that it was trained with, under
+    `_clip_` with another; loading the latter gives a UserWarning.
+    `loaded` is the report of what was loaded, None for random weights.
     """
 
     where: Tensor
@@ -37,96 +49,81 @@ class TimmImageEncoder(nn.Module):
     def __init__(
         self,
         *,
-        model: str = "vit_base_patch16_clip_224.openai",
+        model: str = "vit_base_patch16_clip_quickgelu_224.openai",
         pretrained: bool = True,
         checkpoint: str | None = None,
-        size: int | None = None,
+        size: PositiveInt | None = None,
+        min_loaded: Share = 1.0,
     ) -> None:
         super().__init__()
         import timm
 
-        self.model = _create(model, size)
-        self.pretrained = pretrained or checkpoint is not None
-        if checkpoint is not None:
-            _load(self.model, Path(checkpoint))
-        elif pretrained:
-            _load(self.model, _stock_weights(model, self.model))
-        else:
-            _drop_heads(self.model)
-        rows, columns = self.model.patch_embed.grid_size
-        self.size = int(self.model.patch_embed.img_size[0])
-        self.width, self.token_count = int(self.model.num_features), rows * columns
+        found = find(model)
+        self.model = create(found, size)
         settings = timm.data.resolve_model_data_config(self.model)
-        self._mean = torch.tensor(settings["mean"]).view(3, 1, 1)  # no buffers: prepare stays on the CPU
-        self._std = torch.tensor(settings["std"]).view(3, 1, 1)
-        self.register_buffer("where", patch_boxes(rows, columns), persistent=False)
+        self.size = side(self.model, settings, found, size)
+        self.grid = grid_of(lambda: create(found, size), self.size, found)
+        self.loaded: Loaded | None = None
+        if checkpoint is not None:
+            self.loaded = self._load(Path(checkpoint), min_loaded)
+        elif pretrained:
+            self.loaded = self._load(found.weights(self.model), min_loaded)
+            _warn_of_activation(self.model.pretrained_cfg)
+        else:
+            self._drop_heads()
+        self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
+        self.width, self.token_count = self.grid.width, self.grid.rows * self.grid.columns
+        # No buffers: `prepare` stays on the CPU, whatever device the model is built on.
+        self._mean, self._std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
+        self._filter = settings["interpolation"]
+        self.register_buffer("where", patch_boxes(self.grid.rows, self.grid.columns), persistent=False)
 
     def prepare(self, image: np.ndarray) -> Tensor:
         """(h, w, 3) uint8 -> (3, size, size). Squeezed, not cropped: boxes in 0..1 stay true."""
         from PIL import Image
 
-        square = Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.asarray(square, np.float32)).permute(2, 0, 1) / 255
-        return (pixels - self._mean) / self._std
+        how = Image.Resampling.__members__.get(self._filter.upper(), Image.Resampling.BICUBIC)
+        square = np.asarray(Image.fromarray(image).resize((self.size, self.size), how), np.float32) / 255
+        return torch.from_numpy((square - self._mean) / self._std).permute(2, 0, 1).contiguous()
 
     def forward(self, x: Tensor) -> Tokens:
-        values = self.model.forward_features(x)[:, self.model.num_prefix_tokens :]
+        values = self.grid.patches(self.model.forward_features(x))
         return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), self.where)
 
+    def train(self, mode: bool = True) -> TimmImageEncoder:
+        """A frozen network stays in evaluation mode: batch norms would learn from every batch otherwise."""
+        return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
-def _create(name: str, size: int | None) -> Any:
-    """timm's model with random weights, its pooling heads still on."""
-    import timm
+    def _drop_heads(self) -> None:
+        for head in self.grid.heads:
+            setattr(self.model, head, nn.Identity())
 
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        raise AvalignError(
-            f"timm has no model '{architecture}'. Did you mean {' or '.join(near) or 'another'}? "
-            'Known: timm.list_models("vit*", pretrained=True).'
+    def _load(self, file: Path, min_loaded: float) -> Loaded:
+        found = read_weights(file)
+        weights = converted(self.model, found, file)
+        self._drop_heads()
+        classifier = self.model.pretrained_cfg.get("classifier") or ()
+        classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        heads = tuple(f"{name}." for name in (*self.grid.heads, *classifiers))
+        known = {tensor.data_ptr() for tensor in weights.values()}
+        dropped = {
+            "serves a pooled vector only": [name for name in weights if name.startswith(heads)],
+            "left out, or joined to another, by timm's conversion": [
+                name
+                for name, tensor in found.items()
+                if name not in weights and tensor.data_ptr() not in known
+            ],
+        }
+        kept = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+        return load_all(self.model, kept, file, min_loaded=min_loaded, dropped=dropped)
+
+
+def _warn_of_activation(settings: dict[str, Any]) -> None:
+    name = settings["architecture"]
+    if "quickgelu" not in name and any("QuickGELU" in note for note in settings.get("notes") or ()):
+        warnings.warn(
+            f"{name}: these weights were trained with QuickGELU, but timm computes GELU under this name. The "
+            f"original's tokens come from {name.replace('_clip_', '_clip_quickgelu_')}.",
+            UserWarning,
+            stacklevel=3,
         )
-    try:
-        options: dict[str, Any] = {} if size is None else {"img_size": size}
-        model = timm.create_model(name, num_classes=0, **options)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        tags = [n for n in timm.list_pretrained(f"{architecture}*") if n.split(".")[0] == architecture]
-        raise AvalignError(
-            f"timm cannot build '{name}'{'' if size is None else f' for {size} px'}: {error}. "
-            f"Known weights: {', '.join(tags)}."
-        ) from error
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid is None or not hasattr(model, "num_prefix_tokens"):
-        raise AvalignError(f"timm's '{name}' is no Vision Transformer: it has no grid of patch tokens.")
-    return model
-
-
-def _drop_heads(model: Any) -> None:
-    """Take away what serves a pooled vector only, so that every parameter left reaches the patch tokens."""
-    model.reset_classifier(0, "")
-    if hasattr(model, "fc_norm"):
-        model.fc_norm = nn.Identity()
-
-
-def _stock_weights(name: str, model: Any) -> Path:
-    repository = model.pretrained_cfg.get("hf_hub_id")
-    if not repository:
-        raise AvalignError(
-            f"timm has no weights for '{name}': name a checkpoint, or set `pretrained: false`."
-        )
-    file = Path(model.pretrained_cfg.get("hf_hub_filename") or "model.safetensors")
-    return hub_file(repository, file.stem.replace("pytorch_model", "model") + ".safetensors")
-
-
-def _load(model: Any, source: Path) -> None:
-    """Load all weights from `source` and drop the heads, the model's and the file's."""
-    weights = read_weights(source)
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:  # the original's names to timm's, position embeddings to this size
-        takes_model = len(inspect.signature(convert).parameters) > 1
-        weights = convert(weights, model) if takes_model else convert(weights)
-    with_heads = set(model.state_dict())
-    _drop_heads(model)
-    heads = with_heads - set(model.state_dict())
-    classifier = model.pretrained_cfg.get("classifier") or ()
-    names = tuple(f"{c}." for c in ((classifier,) if isinstance(classifier, str) else classifier))
-    load_all(model, {k: v for k, v in weights.items() if k not in heads and not k.startswith(names)}, source)

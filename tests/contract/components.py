@@ -15,6 +15,8 @@ import pytest
 from avalign import registry
 from avalign.llm import SmallLlama
 from tests.contract.tokens import DIM, DIM_OUT
+from tests.test_encoders_audio import TINY_AST, TINY_WAVEFORM, TINY_WHISPER
+from tests.test_encoders_clip import TINY_TOWER
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_manifest import write_manifest
 from tests.test_paired_folder import LOOKS, write_folder
@@ -33,10 +35,15 @@ def tiny_llama(folder: Path) -> str:
 # What cannot be had with defaults in a test. Given a folder, the options; for a source, "root" besides.
 TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
     ("image_encoder", "timm"): lambda folder: {"model": "test_vit", "pretrained": False},
+    ("image_encoder", "clip"): lambda folder: {"pretrained": False, "config": TINY_TOWER},
     ("audio_encoder", "clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
     ("projector", "qformer"): lambda folder: {
         **{"queries": 4, "hidden": 16, "layers": 2, "heads": 2, "instruction": True, "time_aware": True},
     },
+    ("audio_encoder", "laion_clap"): lambda folder: {"pretrained": False, "config": TINY_CLAP},
+    ("audio_encoder", "ast"): lambda folder: {"pretrained": False, "config": TINY_AST},
+    ("audio_encoder", "whisper"): lambda folder: {"pretrained": False, "config": TINY_WHISPER, "pool": 3},
+    ("audio_encoder", "wav2vec2"): lambda folder: {"pretrained": False, **TINY_WAVEFORM, "pool": 3},
     ("llm", "huggingface"): lambda folder: {"model": tiny_llama(folder), "rank": 2, "dropout": 0.0},
     ("source", "avworld"): lambda folder: {"root": str(folder), "train": 40, "val": 20, "test": 20},
     ("source", "paired_folder"): lambda folder: {

@@ -94,6 +94,9 @@ def assert_compiles(component: nn.Module, learnt: Iterable[Tensor], run: Callabl
         return
     with warnings.catch_warnings():  # torch asks tensors between its graphs for gradients they do not keep
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        # transformers asks whether it runs under FSDP through a cached function, whose answer does not change
+        warnings.filterwarnings("ignore", "Dynamo detected a call to a .functools.lru_cache", UserWarning)
         results = found(compiled)
     for one, other in zip(expected, results, strict=True):
-        assert_close(other, one, torch.float32)
+        largest = one.abs().max().clamp(min=1)  # a gradient is a sum, and rounds as its largest terms do
+        assert_close(other / largest, one / largest, torch.float32)

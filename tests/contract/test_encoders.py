@@ -147,3 +147,15 @@ class TestEncoder:
         first, second = (build(kind, name, seed).eval() for seed in (1, 2))
         given = prepared(kind, first)
         assert_saved_to_the_bit(first, second, lambda e: [e(*given).values], tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(("kind", "name"), ENCODERS)
+def test_its_sizes_are_known_without_its_weights(build: Any, kind: str, name: str) -> None:
+    """On the meta device, where a model is sized before it is made."""
+    real = build(kind, name)
+    with torch.device("meta"):
+        encoder = build(kind, name)
+    assert all(weight.is_meta for weight in encoder.parameters())
+    assert (encoder.token_count, encoder.width) == (real.token_count, real.width)
+    sizes = {name: weight.shape for name, weight in real.state_dict().items()}
+    assert {name: weight.shape for name, weight in encoder.state_dict().items()} == sizes

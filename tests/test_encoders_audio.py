@@ -1,0 +1,508 @@
+"""AST, Whisper and the waveform transformers: the file's weights, the libraries' features, times and padding.
+
+Small models with random weights are written in transformers' format and read back by path: no download.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from avalign import registry
+from avalign.encoders.ast import AstAudioEncoder
+from avalign.encoders.wav2vec2 import WaveformAudioEncoder
+from avalign.encoders.whisper import WhisperAudioEncoder
+from avalign.errors import AvalignError
+from tests.tolerances import assert_close
+
+RATE = 16_000  # Hz
+TINY_AST: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_length": 128,  # 1.28 s, 12 steps
+    "num_mel_bins": 32,  # 2 bands
+}
+TINY_WHISPER: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "num_mel_bins": 16,
+    "max_source_positions": 50,  # 1 s
+}
+TINY_WAVEFORM: dict[str, Any] = {
+    "seconds": 1.0,
+    "config": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "conv_dim": [8] * 7,
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+    },
+}
+DECODER = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "vocab_size": 20}
+DECODER |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty_cache"))
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE)) + 0.02).astype(
+        np.float32
+    )
+
+
+def stirred(model: Any) -> Any:
+    """Norms and biases too, so that nothing is right by being at its default."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    return model.eval()
+
+
+def tokens(encoder: Any, *heard: np.ndarray) -> Any:
+    waves = torch.stack([encoder.prepare(audio, RATE) for audio in heard])
+    with torch.no_grad():
+        return encoder.eval()(waves, torch.tensor([len(audio) / RATE for audio in heard]))
+
+
+def changes_most(encoder: Any, seconds: float, at: float) -> int:
+    """The token that a click of 10 ms, `at` seconds into the clip, changes most."""
+    quiet = 0.01 * noise(seconds)
+    click = quiet.copy()
+    click[round(at * RATE) : round((at + 0.01) * RATE)] += noise(0.01, seed=1)
+    before, after = tokens(encoder, quiet, click).values
+    return int((after - before).norm(dim=-1).argmax())
+
+
+# -- AST -----------------------------------------------------------------------------------------------------
+
+mel_warning = pytest.mark.filterwarnings("ignore:At least one mel filter")  # of transformers' own extractor
+
+
+def save_ast(folder: Path) -> tuple[Any, Any]:
+    model = stirred(transformers.ASTForAudioClassification(transformers.ASTConfig(**TINY_AST, num_labels=3)))
+    model.save_pretrained(folder)  # under the names that the hub's have
+    extractor = transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=128)
+    extractor.save_pretrained(folder)
+    return model.audio_spectrogram_transformer, extractor
+
+
+@mel_warning
+@pytest.mark.parametrize("seconds", [1.28, 0.5, 0.02])
+def test_ast_computes_what_transformers_does(tmp_path: Path, seconds: float) -> None:
+    """From the classifier's folder: same features, same tokens (fault 3: loaded and thrown away)."""
+    stock, extractor = save_ast(tmp_path)
+    encoder = AstAudioEncoder(model=str(tmp_path))
+    assert encoder.pretrained
+    assert encoder.loaded.share == 1
+    heard = noise(seconds)
+    if seconds > 0.025:  # the library's extractor fails where there is no whole frame
+        features = extractor(heard, sampling_rate=RATE, return_tensors="pt").input_values
+    else:
+        features = torch.full((1, 128, 32), (0 - extractor.mean) / (2 * extractor.std))
+    x = encoder.prepare(heard, RATE)[None]
+    torch.testing.assert_close(
+        encoder.spectrogram(x, torch.tensor([seconds])), features, atol=2e-4, rtol=1e-4
+    )
+    with torch.no_grad():
+        hidden = stock(features).last_hidden_state[0, 2:].unflatten(0, (2, 12))
+    found = tokens(encoder, heard)
+    torch.testing.assert_close(found.values[0], hidden.transpose(0, 1).flatten(0, 1), atol=1e-3, rtol=1e-3)
+    assert found.mask.sum() == 2 * {1.28: 12, 0.5: 5, 0.02: 1}[seconds]  # from 0, 0.1375, ..., 0.4375, ...
+
+
+def test_the_stock_ast_has_101_steps_of_12_bands() -> None:
+    with torch.device("meta"):
+        shape = AstAudioEncoder(pretrained=False)
+    assert (shape.token_count, shape.width, shape.seconds) == (1212, 768, 10.24)
+    where = AstAudioEncoder(pretrained=False, config={"num_hidden_layers": 1}).where
+    assert where[:12].unique(dim=0).tolist() == [[0, pytest.approx(0.1375)]]
+    assert where[12].tolist() == pytest.approx([0.1375, 0.2375])
+    assert where[-1].tolist() == pytest.approx([10.0375, 10.24])
+
+
+@pytest.mark.parametrize("at", [0.02, 0.18, 0.4, 0.88, 1.1])
+def test_a_click_changes_most_the_token_of_ast_at_its_time(at: float) -> None:
+    torch.manual_seed(0)
+    encoder = AstAudioEncoder(pretrained=False, config=TINY_AST)
+    start, end = encoder.where[changes_most(encoder, 1.28, at)].tolist()
+    assert start - 0.05 <= at + 0.005 <= end + 0.05  # patches overlap by 0.06 s
+
+
+# -- Whisper -------------------------------------------------------------------------------------------------
+
+
+def save_whisper(folder: Path) -> tuple[Any, Any]:
+    config = transformers.WhisperConfig(**TINY_WHISPER, **DECODER)
+    model = stirred(transformers.WhisperForConditionalGeneration(config))
+    model.save_pretrained(folder)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1)
+    extractor.save_pretrained(folder)
+    return model.model.encoder, extractor
+
+
+@pytest.mark.parametrize("seconds", [1.0, 0.31])
+def test_whisper_computes_what_transformers_does(tmp_path: Path, seconds: float) -> None:
+    stock, extractor = save_whisper(tmp_path)
+    encoder = WhisperAudioEncoder(model=str(tmp_path))
+    assert encoder.pretrained
+    assert encoder.loaded.share == 1
+    heard = noise(seconds)
+    features = extractor(heard, sampling_rate=RATE, return_tensors="pt").input_features
+    x = encoder.prepare(heard, RATE)[None]
+    torch.testing.assert_close(encoder.spectrogram(x), features, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        expected = stock(features).last_hidden_state
+    found = tokens(encoder, heard)
+    torch.testing.assert_close(found.values, expected, atol=1e-3, rtol=1e-3)
+    assert found.mask.sum() == {1.0: 50, 0.31: 16}[seconds]
+    assert found.where[1].tolist() == pytest.approx([0.02, 0.04])
+
+
+def test_whisper_hears_each_clip_down_to_80_db_below_its_own_loudest() -> None:
+    """A quiet one beside a loud one is not flattened: the floor is of the clip, not of the batch."""
+    encoder = WhisperAudioEncoder(pretrained=False, config=TINY_WHISPER)
+    loud, quiet = (encoder.prepare(gain * noise(1.0), RATE) for gain in (5.0, 1e-4))
+    both = encoder.spectrogram(torch.stack([loud, quiet]))
+    assert_close(both[1], encoder.spectrogram(quiet[None])[0], torch.float32)
+    assert both[1].std() > 0.01
+
+
+def test_a_shorter_window_of_whisper_keeps_the_first_positions(tmp_path: Path) -> None:
+    stock, extractor = save_whisper(tmp_path)
+    encoder = WhisperAudioEncoder(model=str(tmp_path), seconds=0.4)
+    assert (encoder.token_count, encoder.seconds) == (20, 0.4)
+    positions = encoder.model.embed_positions.weight
+    torch.testing.assert_close(positions, stock.embed_positions.weight[:20], rtol=0, atol=0)
+    heard = noise(0.4)
+    features = extractor(heard, sampling_rate=RATE, return_tensors="pt").input_features[..., :40]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder.spectrogram(encoder.prepare(heard, RATE)[None])[..., :38], features[..., :38],
+            atol=1e-4, rtol=1e-4,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("encoder", ["whisper", "wav2vec2"])
+def test_pooled_tokens_are_means_over_the_clip(encoder: str) -> None:
+    """Of three each; the last of the clip over the one or two that are left, the last of all likewise."""
+
+    def build(pool: int) -> Any:
+        torch.manual_seed(0)
+        options = TINY_WAVEFORM if encoder == "wav2vec2" else {"config": TINY_WHISPER}
+        return registry.load("audio_encoder", encoder)(pretrained=False, pool=pool, **options)
+
+    each, third = tokens(build(1), noise(1), noise(0.25)), tokens(build(3), noise(1), noise(0.25))
+    assert third.values.shape[1] == -(-each.values.shape[1] // 3)
+    for row in range(2):
+        count = int(each.mask[row].sum())
+        groups = each.values[row, :count].split(3)
+        assert third.mask[row].sum() == len(groups)
+        means = torch.stack([group.mean(0) for group in groups])
+        assert_close(third.values[row, : len(groups)], means, torch.float32)
+    assert third.where[0].tolist() == [0, each.where[2, 1]]
+    assert third.where[-1, 1] == each.where[-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "millions"), [("tiny", 384, 8.21), ("small.en", 768, 88.15), ("large-v3", 1280, 636.97)]
+)
+def test_whisper_in_its_sizes_without_the_hub(name: str, width: int, millions: float) -> None:
+    with torch.device("meta"):
+        encoder = WhisperAudioEncoder(model=f"openai/whisper-{name}", pretrained=False)
+    assert (encoder.token_count, encoder.width, encoder.seconds) == (1500, width, 30)
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+# -- wav2vec 2.0, HuBERT, WavLM, data2vec-audio --------------------------------------------------------------
+
+FAMILIES = {
+    "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2ForCTC),
+    "hubert": (transformers.HubertConfig, transformers.HubertForCTC),
+    "wavlm": (transformers.WavLMConfig, transformers.WavLMForCTC),
+    "data2vec-audio": (transformers.Data2VecAudioConfig, transformers.Data2VecAudioForCTC),
+}
+
+
+def save_waveform(folder: Path, family: str, do_normalize: bool = True, **changes: Any) -> tuple[Any, Any]:
+    kind, with_head = FAMILIES[family]
+    stacked = {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5} if "data2vec" in family else {}
+    model = stirred(with_head(kind(**{**TINY_WAVEFORM["config"], **stacked, "vocab_size": 8, **changes})))
+    model.save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+    extractor.save_pretrained(folder)
+    return model.base_model, extractor
+
+
+def alone(stock: Any, extractor: Any, heard: np.ndarray, count: int) -> Tensor:
+    """What transformers computes for this clip by itself, completed to the end of its last token's 25 ms."""
+    x = extractor(heard, sampling_rate=RATE, return_tensors="pt").input_values
+    length = (count - 1) * 320 + 400
+    x = torch.nn.functional.pad(x, (0, max(0, length - x.shape[1])))[:, :length]
+    with torch.no_grad():
+        return stock(x).last_hidden_state[0]
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [(f, n) for f in FAMILIES for n in ("group", "layer") if (f, n) != ("data2vec-audio", "group")],
+)
+def test_padding_changes_nothing_for_waveforms(tmp_path: Path, family: str, norm: str) -> None:
+    """Clips of three lengths in a window of 1 s, each as if it were alone: group norms see the clip only."""
+    options = {} if family == "data2vec-audio" else {"feat_extract_norm": norm}
+    stock, extractor = save_waveform(
+        tmp_path, family, do_normalize=norm == "layer", do_stable_layer_norm=norm == "layer", **options
+    )
+    encoder = WaveformAudioEncoder(model=str(tmp_path), seconds=1.0)
+    assert encoder.pretrained
+    assert encoder.loaded.share == 1
+    clips = [noise(1.0), noise(0.31, 1), noise(0.07, 2)]
+    found = tokens(encoder, *clips)
+    assert found.mask.sum(1).tolist() == [49, 16, 4]  # they begin at 0, 22.5, 42.5, 62.5, ... ms
+    for row, heard in enumerate(clips):
+        count = int(found.mask[row].sum())
+        expected = alone(stock, extractor, heard, count)
+        torch.testing.assert_close(found.values[row, :count], expected, atol=2e-4, rtol=1e-3)
+    with torch.no_grad():
+        silent = encoder(torch.zeros(1, RATE), torch.zeros(1))
+    assert silent.values.isfinite().all()
+    assert not silent.mask.any()
+
+
+def test_the_token_of_a_waveform_lies_where_it_listens() -> None:
+    """Its span holds the middle of the 25 ms that its convolutions see, to the sample."""
+    config = {**TINY_WAVEFORM["config"], "feat_extract_norm": "layer"}
+    encoder = WaveformAudioEncoder(pretrained=False, seconds=1.0, config=config).eval()
+    x = torch.from_numpy(noise(1.0))[None].requires_grad_()
+    for token in (0, 1, 24, 48):
+        (felt,) = torch.autograd.grad(encoder._features(x, None)[0, :, token].sum(), x)
+        heard = felt[0].nonzero().flatten()
+        assert (heard.min(), heard.max()) == (320 * token, 320 * token + 399)
+        start, end = (encoder.where[token] * RATE).tolist()
+        assert start < (heard.min() + heard.max()) / 2 < end
+    assert (encoder.where[1] * RATE).tolist() == pytest.approx([360, 680], abs=0.01)
+
+
+def test_samples_are_normalised_over_the_clip_where_the_model_wants_it(tmp_path: Path) -> None:
+    heard = noise(0.3)
+    for wanted in (True, False):
+        save_waveform(tmp_path / str(wanted), "wav2vec2", do_normalize=wanted)
+        x = WaveformAudioEncoder(model=str(tmp_path / str(wanted)), seconds=1.0).prepare(heard, RATE)
+        inside = x[: len(heard)]
+        assert (float(inside.mean()), float(inside.var())) == pytest.approx(
+            (0, 1) if wanted else (0.02, 0.01), abs=2e-3
+        )
+        assert not x[len(heard) :].any()
+
+
+def rename_weight_norm(folder: Path) -> None:
+    """As files were written before torch.nn.utils.parametrizations."""
+    file = folder / "model.safetensors"
+    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    weights = load_file(file)
+    for name in [*weights]:
+        for new, short in old.items():
+            if name.endswith(new):
+                weights[name.replace(new, short)] = weights.pop(name)
+    save_file(weights, file)
+
+
+def to_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def to_base_model(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    inner = {n.removeprefix("wav2vec2."): w for n, w in weights.items() if n.startswith("wav2vec2.")}
+    save_file(inner, folder / "model.safetensors")
+
+
+def to_processor(folder: Path) -> None:
+    """As transformers 5 writes a processor: one file, the extractor inside."""
+    found = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": found}))
+    (folder / "preprocessor_config.json").unlink()
+
+
+@pytest.mark.parametrize("change", [rename_weight_norm, to_pickle, to_base_model, to_processor])
+def test_files_of_other_releases_give_the_same(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    save_waveform(tmp_path, "wav2vec2", do_normalize=False)
+    before = tokens(WaveformAudioEncoder(model=str(tmp_path), seconds=1.0), noise(0.5))
+    change(tmp_path)
+    after = tokens(WaveformAudioEncoder(model=str(tmp_path), seconds=1.0), noise(0.5))
+    assert torch.equal(before.values, after.values)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("facebook/wav2vec2-base", 94.37),
+        ("facebook/hubert-base-ls960", 94.37),
+        ("microsoft/wavlm-base", 94.38),
+        ("facebook/data2vec-audio-base", 93.16),
+    ],
+)
+def test_the_base_models_without_the_hub(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        encoder = WaveformAudioEncoder(model=name, pretrained=False)
+    assert (encoder.token_count, encoder.width, encoder.sample_rate) == (499, 768, RATE)
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+# -- what all refuse -----------------------------------------------------------------------------------------
+
+TINY: dict[str, dict[str, Any]] = {
+    "ast": {"config": TINY_AST},
+    "whisper": {"config": TINY_WHISPER},
+    "wav2vec2": TINY_WAVEFORM,
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    ("audio", "said"),
+    [
+        (np.zeros((2, 100), np.float32), r"shape \(2, 100\).*one channel.*mix the channels down"),
+        (np.zeros(2 * RATE, np.float32), r"lasts 2\.00 s, .* takes 1(\.28)? s: cut it"),
+        (np.array([0, np.nan, 0], np.float32), "1 of 3 audio samples are NaN"),
+        (np.zeros(0, np.float32), "no audio samples"),
+    ],
+)
+def test_audio_that_cannot_be_heard_is_refused(name: str, audio: np.ndarray, said: str) -> None:
+    encoder = registry.load("audio_encoder", name)(pretrained=False, **TINY[name])
+    with pytest.raises(AvalignError, match=said):
+        encoder.prepare(audio, RATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("ast", {}, r"MIT/ast.*config\.json is not in the local cache.*hf download"),
+        ("whisper", {"model": "./nowhere"}, "no such folder"),
+        ("wav2vec2", {"config": {"hidden_size": 8}}, "needs `pretrained: false`"),
+        (
+            "ast",
+            {"pretrained": False, "config": {"hiden_size": 8}},
+            "ASTConfig has no field 'hiden_size'. Did you",
+        ),
+        ("ast", {"pretrained": False, "config": {"hidden_size": "wide"}}, "ASTConfig: .*hidden_size"),
+        ("wav2vec2", {"pretrained": False, "config": {"model_type": "wavln"}}, "Did you mean 'wavlm'"),
+        ("wav2vec2", {"pretrained": False, "config": {"add_adapter": True}}, "add_adapter are not supported"),
+        ("wav2vec2", {"pretrained": False, "seconds": 0.01}, r"a token needs 0\.025 s"),
+        ("whisper", {"pretrained": False, "seconds": 31.0}, r"up to 30 is needed"),
+        ("whisper", {"pretrained": False, "seconds": 0.03}, r"a multiple of 0\.02"),
+    ],
+)
+def test_wrong_options_are_named(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(AvalignError, match=said):
+        registry.load("audio_encoder", name)(**options)
+
+
+def drop(folder: Path, ending: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({n: w for n, w in weights.items() if not n.endswith(ending)}, folder / "model.safetensors")
+
+
+def cut_short(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def configure(folder: Path, file: str, **changes: Any) -> None:
+    fields = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**fields, **changes}))
+
+
+DAMAGED: dict[str, list[tuple[Callable[[Path], Any], str]]] = {
+    "ast": [
+        (lambda f: drop(f, "layer.0.attention.output.dense.weight"), r"1 missing: layers\.0"),
+        (cut_short, "not a safetensors file, or not a whole one"),
+        (lambda f: configure(f, "config.json", model_type="vit"), "model_type is 'vit'"),
+        (lambda f: configure(f, "config.json", max_length=64), "max_length is 128 in preprocessor"),
+        (lambda f: (f / "config.json").write_text("{"), r"config\.json: is not JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "holds no fields"),
+    ],
+    "whisper": [
+        (lambda f: drop(f, "model.encoder.conv1.bias"), r"1 missing: conv1\.bias"),
+        (lambda f: configure(f, "preprocessor_config.json", feature_size=80), "feature_size is 80"),
+    ],
+    "wav2vec2": [
+        (lambda f: configure(f, "config.json", num_hidden_layers=1), "unexpected: encoder.layers.1"),
+        (
+            lambda f: (f / "preprocessor_config.json").unlink(),
+            "holds no preprocessor_config.json or processor",
+        ),
+    ],
+}
+
+
+@mel_warning
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, k) for n, cases in DAMAGED.items() for k in range(len(cases))]
+)
+def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path, name: str, case: int) -> None:
+    if name == "wav2vec2":
+        save_waveform(tmp_path, name)
+    else:
+        {"ast": save_ast, "whisper": save_whisper}[name](tmp_path)
+    damage, said = DAMAGED[name][case]
+    damage(tmp_path)
+    with pytest.raises(AvalignError, match=said):
+        registry.load("audio_encoder", name)(model=str(tmp_path))
+
+
+@mel_warning
+def test_a_share_of_the_weights_can_be_asked_for(tmp_path: Path) -> None:
+    save_ast(tmp_path)
+    drop(tmp_path, "embeddings.cls_token")
+    with pytest.warns(UserWarning, match="1 missing: embeddings.cls_token"):
+        encoder = AstAudioEncoder(model=str(tmp_path), min_loaded=0.9)
+    assert encoder.loaded is not None
+    assert 0.9 < encoder.loaded.share < 1
+    assert not encoder.pretrained, "what is random has to be saved with a run"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_frozen_tower_computes_the_same_while_the_rest_trains(name: str) -> None:
+    encoder = registry.load("audio_encoder", name)(pretrained=False, **TINY[name])
+    encoder.requires_grad_(False).train()
+    assert not encoder.training
+    encoder.requires_grad_(True).train()
+    assert encoder.model.training
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_times_and_spectrograms_stay_exact_in_a_model_of_bf16(name: str) -> None:
+    encoder = registry.load("audio_encoder", name)(pretrained=False, **TINY[name])
+    heard = noise(0.47)
+    before = tokens(encoder, heard)
+    where = encoder.where.clone()
+    spectrogram = getattr(encoder, "spectrogram", lambda waves: waves)
+    waves = encoder.prepare(heard, RATE)[None]
+    features = spectrogram(waves)
+    after = tokens(encoder.to(torch.bfloat16), heard)
+    assert after.values.dtype == torch.bfloat16
+    assert torch.equal(after.where, where)
+    assert torch.equal(after.mask, before.mask)
+    assert torch.equal(spectrogram(waves), features)
