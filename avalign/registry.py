@@ -176,7 +176,7 @@ def manual(kind: str, name: str) -> Manual:
         )
         for parameter in options(component).values()
     )
-    place = f"{component.__module__}:{component.__qualname__}"
+    place = name if is_local(name) else f"{component.__module__}:{component.__qualname__}"
     return Manual(kind_named(kind), name, place, inspect.cleandoc(component.__doc__ or ""), rows)
 
 
