@@ -8,6 +8,7 @@ parent's options, `avopt: null` drops a loss term. `key=value` is one more such 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -25,7 +26,17 @@ from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
 from avalign.local import LocalFileError, beside, is_local, placed
 from avalign.recipe import Component, Model, Recipe, weight_at
-from avalign.recipe_yaml import KeyPath, Node, OneLine, YamlError, from_plain, parse, scalar, to_text
+from avalign.recipe_yaml import (
+    KeyPath,
+    Node,
+    OneLine,
+    YamlError,
+    folder_of,
+    from_plain,
+    parse,
+    scalar,
+    to_text,
+)
 
 PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a stage's `train` may name
 COMMAND_LINE = "command line"
@@ -155,11 +166,20 @@ def _merge(old: Node, new: Node, hint: Any) -> Node:
     if not (isinstance(old.value, dict) and isinstance(new.value, dict)) or _is_either(hint):
         return new
     merged = dict(old.value)
-    if _is_component(hint) and "name" in new.value and new.value["name"].value != old.at(("name",)).value:
+    if _is_component(hint) and "name" in new.value and _called(new) != _called(old):
         merged = {key: node for key, node in merged.items() if key in _settings(hint)}
     for key, node in new.value.items():
         merged[key] = _merge(merged[key], node, _inside(hint, key)) if key in merged else node
     return Node(merged, old.where)
+
+
+def _called(component: Node) -> Any:
+    """A component's name: of a file, with its whole path, for another folder's of that name is another."""
+    name = component.at(("name",))
+    if isinstance(name.value, str) and is_local(name.value):
+        with contextlib.suppress(LocalFileError):  # it is named when the component is read
+            return placed(name.value, folder_of(name.where))
+    return name.value
 
 
 def _complete(node: Node, hint: Any, where: str) -> Node:
@@ -378,7 +398,7 @@ class _Reader:
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
         try:
             if is_local(result.name):
-                result.name = placed(result.name, _folder_of(name.where))
+                result.name = placed(result.name, folder_of(name.where))
             loaded = registry.load(kind, result.name)
             parameters = registry.options(loaded)
         except (registry.RegistryError, LocalFileError) as error:
@@ -482,11 +502,6 @@ def _nothing_on(weights: Sequence[float | dict[int, float]], steps: int) -> int 
     bends = {step for weight in weights if isinstance(weight, dict) for step in weight if step < steps}
     off = [s for s in sorted({0, *bends}) if not any(weight_at(weight, s) for weight in weights)]
     return off[0] if off else None
-
-
-def _folder_of(where: str) -> Path:
-    """The folder of "recipes/mine.yaml:4"; the working directory for the command line."""
-    return Path(re.sub(r":\d+$", "", where)).parent
 
 
 def _in_yaml_words(message: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -54,6 +55,11 @@ class Node:
             else:
                 break
         return node
+
+
+def folder_of(where: str) -> Path:
+    """The folder of "recipes/mine.yaml:4"; the working directory, if it is no place in a file."""
+    return Path(re.sub(r":\d+$", "", where)).parent
 
 
 def from_plain(plain: Any, where: str) -> Node:

@@ -2,8 +2,8 @@
 
 Others add theirs with an entry point (`[project.entry-points."avalign.losses"]  mine = "my_module:MyLoss"`),
 or write `name: my_module:MyLoss` in a recipe, or `name: ./my_loss.py:MyLoss` for a file beside it. A class
-some of whose options do not go together says so by a ValueError of its static method `check_options(options)`:
-a recipe is then refused before anything is built.
+some of whose options do not go together says so by a ValueError of its static method
+`check_options(options)`: a recipe is then refused before anything is built.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def manual(kind: str, name: str) -> Manual:
         )
         for parameter in options(component).values()
     )
-    place = f"{component.__module__}:{component.__qualname__}"
+    place = name if is_local(name) else f"{component.__module__}:{component.__qualname__}"
     return Manual(kind_named(kind), name, place, inspect.cleandoc(component.__doc__ or ""), rows)
 
 

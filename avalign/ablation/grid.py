@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from avalign.recipe_kept import differing
 
 POLL = 0.2  # seconds between two looks at the processes
 PATIENCE = 20.0  # seconds that a process is given to end by itself
+TRAIN = (sys.executable, "-m", "avalign", "train")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 Say = Callable[[str], None]
@@ -132,19 +134,29 @@ def run_all(
     done:    called after each run that finishes
     """
     grid = _Grid(all_runs, failed, jobs, threads, say, done)
-    before = signal.getsignal(signal.SIGTERM)
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        grid.work(every)
+        with _handled(signal.SIGTERM, _interrupt):
+            grid.work(every)
     finally:
-        grid.stop()
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, before)
+        with _handled(signal.SIGINT, signal.SIG_IGN):  # a second Ctrl-C would leave processes behind
+            grid.stop()
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """A signal handled so for a while, where that can be said: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @dataclass
@@ -201,7 +213,7 @@ class _Grid:
         _close_open_attempts(run)
         given = run.folder.with_suffix(".yaml")
         write(run.recipe, given)
-        words = [sys.executable, "-m", "avalign", "train", str(given), "--run", str(run.folder)]
+        words = [*TRAIN, str(given), "--run", str(run.folder)]
         if run.begun:
             words.append("--resume")
         with open(run.folder / "terminal.log", "ab") as terminal:
@@ -231,7 +243,8 @@ class _Grid:
             self.say(f"done    {run.label} in {duration(seconds)}; {self.left()}")
             self.done()
         else:
-            self.failed[run.label] = f"{_last_words(run)} ({run.folder / 'terminal.log'})"
+            why = f"ended by signal {-code}" if code < 0 else _last_words(run)
+            self.failed[run.label] = f"{why} ({run.folder / 'terminal.log'})"
             self.say(f"FAILED  {run.label}: {self.failed[run.label]}; {self.left()}")
 
     def note_end(self, process: _Process) -> float:

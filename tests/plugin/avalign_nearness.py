@@ -1,0 +1,43 @@
+"""A loss and a projector that avalign does not have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from avalign.batch import Tokens
+from avalign.losses import LossValue
+from avalign.recipe import Positive
+
+
+class Nearness(nn.Module):
+    """Squared distance of the mean image token and the mean audio token, averaged over the batch.
+
+    scale: what it is multiplied with
+
+    Shapes: image (b, n, d), audio (b, m, d)
+    """
+
+    def __init__(self, *, scale: Positive = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, image: Tensor, audio: Tensor) -> LossValue:
+        samples = self.scale * (image.mean(1) - audio.mean(1)).square().mean(1)
+        return LossValue.of(samples, torch.ones(len(samples), dtype=torch.bool), {})
+
+
+class Scaled(nn.Module):
+    """A linear map with a learned scale. (b, n, dim_in) -> (b, n, dim_out)"""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.map, self.scale = nn.Linear(dim_in, dim_out), nn.Parameter(torch.ones(()))
+
+    def token_count(self, n: int) -> int:
+        return n
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        return replace(tokens, values=self.scale * self.map(tokens.values))
