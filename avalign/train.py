@@ -28,6 +28,7 @@ from avalign.batch import Batch
 from avalign.build import build_model, build_objective, build_source, trained_parts
 from avalign.data.draws import Draws
 from avalign.errors import AvalignError
+from avalign.exported import is_exported, load_exported
 from avalign.losses.objective import Objective, refuse_unreachable
 from avalign.model import TOKENIZER, AudioVisualLM
 from avalign.recipe import Recipe, Stage
@@ -58,8 +59,14 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
 
 
 def load(run: str | os.PathLike[str]) -> AudioVisualLM:
-    """The model of a run, ready to answer: `avalign.load("runs/meerkat").generate(image, audio, text)`."""
+    """The model of a run, ready to answer: `avalign.load("runs/meerkat").generate(image, audio, text)`.
+
+    run: its folder, or one that `avalign export` wrote
+    """
     folder = Path(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_exported(folder):
+        return load_exported(folder).to(device).eval()
     if not (folder / "recipe.yaml").is_file():
         raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
     recipe = read(folder / "recipe.yaml")
@@ -67,7 +74,6 @@ def load(run: str | os.PathLike[str]) -> AudioVisualLM:
         raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
     model = build_model(recipe, folder / "model" / TOKENIZER)
     model.load(folder / "model", trained_parts(recipe))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
 
 
@@ -136,6 +142,8 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> None:
     written = run / "recipe.yaml"
     if not _is_first_process():
         return
+    if is_exported(run):
+        raise AvalignError(f"{run} is an exported model; train into another folder (--run {run}-2)")
     if written.exists() and not resume:
         raise AvalignError(
             f"{run} holds a run already. Go on with it (--resume), or write another (--run {run}-2)"
