@@ -151,6 +151,22 @@ def predict(
     typer.echo(f"picture: {out}")
 
 
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="The language model whole, LoRA added into its weights.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a finished run as plain Hugging Face folders with a model card."""
+    _recipe_of(run, [])  # before anything heavy is loaded
+    from avalign.export import export as write
+
+    typer.echo(f"exported: {write(run, out, merge, overwrite)}")
+
+
 @app.command("bench-loss")
 def bench_loss(
     backend: Annotated[

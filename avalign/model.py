@@ -247,7 +247,7 @@ class AudioVisualLM(nn.Module):
 
     # saving and loading
 
-    def _own_weights(self, trained: Collection[str]) -> dict[str, Tensor]:
+    def own_weights(self, trained: Collection[str]) -> dict[str, Tensor]:
         """All that cannot be had elsewhere: not the stock weights of parts that no stage trained."""
         own: dict[str, Tensor] = {}
         seen: set[int] = set()  # tied weights are kept once
@@ -267,26 +267,33 @@ class AudioVisualLM(nn.Module):
         trained: the parts that were trained, which are saved even of a pretrained encoder
         """
         folder.mkdir(parents=True, exist_ok=True)
-        own = {
-            name: weight.detach().cpu().contiguous() for name, weight in self._own_weights(trained).items()
-        }
+        own = {name: weight.detach().cpu().contiguous() for name, weight in self.own_weights(trained).items()}
         save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
         if hasattr(self.llm.lm, "peft_config"):
-            self.llm.lm.save_pretrained(folder / ADAPTER)
+            self.save_adapter(folder / ADAPTER)
         self.llm.tokenizer.save_pretrained(folder / TOKENIZER)
 
     def load(self, folder: Path, trained: Collection[str] = PARTS) -> None:
         """The weights that `save` wrote. Anything missing, extra or of another shape is an error, by name."""
-        read_weights(self, folder / WEIGHTS, self._own_weights(trained))
+        read_weights(self, folder / WEIGHTS, self.own_weights(trained))
+        self.load_adapter(folder / ADAPTER)
+
+    def save_adapter(self, folder: Path) -> None:
+        """LoRA in peft's format; embeddings are not in it (peft would ask a hub whether they changed)."""
+        self.llm.lm.save_pretrained(folder, save_embedding_layers=False)
+
+    def load_adapter(self, folder: Path) -> None:
+        """LoRA in peft's format, if this model has it; a folder of it otherwise is an error."""
         if hasattr(self.llm.lm, "peft_config"):
             from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-            file = folder / ADAPTER / "adapter_model.safetensors"
+            file = folder / "adapter_model.safetensors"
             adapter = _read(file)
-            _compare(file, adapter, get_peft_model_state_dict(self.llm.lm))
+            expected = get_peft_model_state_dict(self.llm.lm, save_embedding_layers=False)
+            _compare(file, adapter, expected)
             set_peft_model_state_dict(self.llm.lm, adapter)
-        elif (folder / ADAPTER).exists():
-            raise AvalignError(f"{folder / ADAPTER}: made by another recipe: this one's llm has no adapter")
+        elif folder.exists():
+            raise AvalignError(f"{folder}: made by another recipe: this one's llm has no adapter")
 
 
 def read_weights(model: nn.Module, file: Path, expected: dict[str, Tensor]) -> None:

@@ -31,6 +31,7 @@ from avalign.batch import Batch
 from avalign.build import build_model, build_objective, build_source, trained_parts
 from avalign.data.draws import Draws
 from avalign.errors import AvalignError
+from avalign.exported import is_exported, load_exported
 from avalign.losses.objective import Objective, refuse_unreachable
 from avalign.model import PARTS, TOKENIZER, AudioVisualLM, read_weights
 from avalign.recipe import Recipe, Stage
@@ -63,8 +64,14 @@ def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path
 
 
 def load(run: str | os.PathLike[str]) -> AudioVisualLM:
-    """The model of a run, ready to answer: `avalign.load("runs/meerkat").generate(image, audio, text)`."""
+    """The model of a run, ready to answer: `avalign.load("runs/meerkat").generate(image, audio, text)`.
+
+    run: its folder, or one that `avalign export` wrote
+    """
     folder = Path(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_exported(folder):
+        return load_exported(folder).to(device).eval()
     if not (folder / "recipe.yaml").is_file():
         raise AvalignError(f"{folder} is not the folder of a run: it holds no recipe.yaml.")
     for what in changed_files(folder).values():
@@ -74,7 +81,6 @@ def load(run: str | os.PathLike[str]) -> AudioVisualLM:
         raise AvalignError(f"{folder}: its training has not finished; go on with --resume --run {folder}")
     model = build_model(recipe, folder / "model" / TOKENIZER)
     model.load(folder / "model", trained_parts(recipe))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
 
 
@@ -146,6 +152,8 @@ def _open(run: Path, recipe: Recipe, resume: bool) -> Recipe:
     written = run / "recipe.yaml"
     if not _is_first_process():
         return recipe
+    if is_exported(run):
+        raise AvalignError(f"{run} is an exported model; train into another folder (--run {run}-2)")
     if written.exists() and not resume:
         raise AvalignError(
             f"{run} holds a run already. Go on with it (--resume), or write another (--run {run}-2)"

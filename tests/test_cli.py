@@ -107,6 +107,15 @@ def test_a_recipe_is_checked_before_anything_heavy_is_imported(folder, monkeypat
     )
 
 
+@pytest.mark.parametrize("flags", [[], ["--merge"], ["--merge", "--overwrite"]])
+def test_export_passes_on_where_and_how(folder, stand_in, flags):
+    calls = stand_in("avalign.export", "def export(*given): calls.append(given); return given[1]")
+    result = run("export", "runs/x", "--out", "there", *flags)
+    assert result.stdout == "exported: there\n"
+    assert calls == [(Path("runs/x"), Path("there"), "--merge" in flags, "--overwrite" in flags)]
+    assert "is not the folder of a run" in error_of(run("export", "runs/nowhere", "--out", "there"))
+
+
 def test_eval_scores_a_run_as_asked(folder, stand_in):
     calls = stand_in("avalign.train", TRAIN)
     stand_in("avalign.meerkatbench.tables", "def as_markdown(scores): return f'table of {scores}'")

@@ -68,7 +68,7 @@ class HuggingFaceLlm(LanguageModel):
             _check_quantisation(quantisation, tuning, pretrained, dora)
         if template is not None and not isinstance(texts, Path):
             template = template_named(template)
-        lm = _released(model, dtype, quantisation) if pretrained else _drawn(model, config, dtype)
+        lm = released(model, dtype, quantisation) if pretrained else _drawn(model, config, dtype)
         if tuning == "lora":
             lm = _with_lora(lm, rank, alpha, dropout, targets, dora)
         super().__init__(lm)
@@ -117,7 +117,7 @@ class HuggingFaceLlm(LanguageModel):
 # ---- weights --------------------------------------------------------------------------------------
 
 
-def _released(model: str, dtype: str, quantisation: str) -> Any:
+def released(model: str, dtype: str = "auto", quantisation: str = "none") -> Any:
     """The model with all of its own weights and no others, or AvalignError."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
