@@ -48,6 +48,7 @@ class Family:
     template: str | None = None  # of the tokenizer
     options: dict[str, Any] = field(default_factory=dict)  # of HuggingFaceLlm
     sentencepiece: str | None = None  # "new" or "legacy": words begin with ▁, as Llama 2's tokenizer has them
+    adds_bos: bool = False  # the tokenizer puts it before every text, and the template leaves it out
     config: dict[str, Any] = field(default_factory=dict)
     instructed: str | None = None  # `asked` under the system prompt "Be brief."; None: it takes none
 
@@ -88,6 +89,19 @@ FAMILIES = {
         options={"template": "vicuna"},
         sentencepiece="legacy",
         instructed=f"<s>Be brief. USER: {QUESTION} ASSISTANT:",
+    ),
+    "zephyr": Family(
+        "mistral",
+        asked=f"<|user|>\n{QUESTION}</s>\n<|assistant|>\n",
+        answered=f"{ANSWER}</s>",
+        end="</s>",
+        bos="<s>",
+        template="{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+        sentencepiece="legacy",
+        adds_bos=True,
+        config={"sliding_window": WINDOW},
+        instructed=f"<|system|>\nBe brief.</s>\n<|user|>\n{QUESTION}</s>\n<|assistant|>\n",
     ),
     "llama-3": Family(
         "llama",
@@ -248,7 +262,7 @@ def make_tokenizer(family: Family) -> Any:
         vocab=made["vocab"],
         merges=merges,
         legacy=family.sentencepiece == "legacy",
-        add_bos_token=family.tokens == (),
+        add_bos_token=not family.tokens,
     )
     tokenizer.add_tokens(
         [AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True

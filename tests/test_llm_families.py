@@ -70,13 +70,16 @@ def test_prompt_ids_are_those_of_the_chat_template_with_the_places_taken_out(
             add_generation_prompt=True,
             enable_thinking=False,
         )
+        if FAMILIES[name].adds_bos:
+            expected.insert(0, llm.tokenizer.bos_token_id)
         ids = llm.prompt_ids(text, 1, 1)
         assert ids == [places.get(i, i) for i in expected]
         assert len(llm.prompt_ids(text, SEEN, HEARD)) == len(ids) + (
             (SEEN - 1) * ("<image>" in text) + (HEARD - 1) * ("<audio>" in text)
         )
         if llm.tokenizer.bos_token is not None:
-            assert ids.count(llm.tokenizer.bos_token_id) == (llm.tokenizer.bos_token in FAMILIES[name].asked)
+            begins = FAMILIES[name].adds_bos or llm.tokenizer.bos_token in FAMILIES[name].asked
+            assert ids.count(llm.tokenizer.bos_token_id) == begins
 
 
 @every
@@ -86,7 +89,7 @@ def test_an_answer_stands_behind_its_question_as_in_a_conversation(llms: Any, na
     llm, family = llms[name], FAMILIES[name]
     talk = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}]
     whole = llm.tokenizer.apply_chat_template(talk, tokenize=True, return_dict=False)
-    ids = llm.prompt_ids(QUESTION, 0, 0) + llm.response_ids(answer)
+    ids = llm.prompt_ids(QUESTION, 0, 0)[family.adds_bos :] + llm.response_ids(answer)
     assert ids == whole[: len(ids)]
     assert ids[-1] == llm.end_id == llm.tokenizer.convert_tokens_to_ids(family.end)
     assert llm.tokenizer.decode(llm.response_ids(answer)[:-1]).strip() == answer
