@@ -101,7 +101,8 @@ def sketch(recipe: Recipe) -> AudioVisualLM:
         shape = (len(input_ids), PROMPT)
         return Tokens(torch.zeros(*shape, model.llm.width), torch.ones(shape, dtype=torch.bool))
 
-    model.llm.instruction = text  # type: ignore[method-assign]  (how much text there is would have to be read)
+    # how much text there is would have to be read off a tensor
+    model.llm.instruction = text  # type: ignore[method-assign]
     return model
 
 
@@ -302,13 +303,13 @@ def tables(recipe: Recipe, found: Size) -> list[tuple[str, tuple[str, ...], Rows
     held = f"with{'' if checkpointing else 'out'} gradient checkpointing"
     total = sum(part.parameters for part in found.parts)
     learning = sum(part.learning for part in found.parts)
-    parts = [
+    parts: Rows = [
         (p.name, p.component, f"{p.parameters:,}", f"{p.learning:,}", str(p.tokens or ""), str(p.width))
         for p in found.parts
     ]
     parts.append(("all", "", f"{total:,}", f"{learning:,}", str(found.prompt), ""))
     text = f"{PROMPT} tokens of question and {RESPONSE} of answer"
-    training = [
+    training: Rows = [
         (
             memory.precision,
             _gib(memory.weights),
@@ -320,7 +321,7 @@ def tables(recipe: Recipe, found: Size) -> list[tuple[str, tuple[str, ...], Rows
         )
         for memory in found.memory
     ]
-    answering = [
+    answering: Rows = [
         (m.precision, _gib(m.weights), _gib(m.cache), *(_gib(m.inference(batch)) for batch in BATCHES))
         for m in found.memory
     ]
