@@ -11,6 +11,7 @@ import contextlib
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def size(recipe: Recipe) -> Size:
 
 def sketch(recipe: Recipe) -> AudioVisualLM:
     """The recipe's model in its shapes alone: nothing is fetched, and nothing is held."""
-    parts = {
+    parts: dict[str, Any] = {
         name: _unfetched(name, getattr(recipe.model, name))
         for name in ("image_encoder", "audio_encoder", "llm")
     }
