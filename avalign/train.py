@@ -418,7 +418,7 @@ class StageTrainer(Trainer):
         _load(Path(resume_from_checkpoint), learner.model, learner.objective, self.trained)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """A loss's own weights, a temperature or a bias, are drawn nowhere."""
+        """Not a loss's own, a temperature or a bias, which decay would draw to 1 and 0."""
         named: list[str] = super().get_decay_parameter_names(model)
         return [name for name in named if not name.startswith("objective.")]
 

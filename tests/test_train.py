@@ -26,10 +26,11 @@ from avalign.data.avworld import AvWorld
 from avalign.data.media import MediaError
 from avalign.encoders.timm import TimmImageEncoder
 from avalign.errors import AvalignError
-from avalign.losses import LossValue
-from avalign.losses.objective import NonFiniteTerm, UnreachableTerm
+from avalign.losses import Contrastive, LossValue
+from avalign.losses.objective import NonFiniteTerm, Objective, UnreachableTerm
 from avalign.recipe_io import RecipeError, read
-from avalign.train import train
+from avalign.train import Learner, StageTrainer, train
+from tests import tiny
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "meerkat.yaml"
 ALIGN, ANSWER, BATCH = 3, 4, 8  # steps of the stages; the first does not run the language model
@@ -193,14 +194,23 @@ def test_a_weight_follows_its_schedule_anew_in_every_stage(finished: Path) -> No
         assert ["contrastive" in line for line in lines] == [False, *[True] * (steps - 1)]
 
 
-def test_what_a_loss_learns_is_trained_saved_and_not_decayed(finished: Path) -> None:
-    """Its temperature, which only its own gradient moves: in a step that it is off, and in the next's log."""
+def test_what_a_loss_learns_is_trained_and_saved(finished: Path) -> None:
+    """Its temperature, from the step on that it is on."""
     seen = [line.get("contrastive/temperature") for line in log(finished)]
     assert seen[0] is seen[ALIGN] is None
-    assert seen[1] == pytest.approx(0.2), "not by decay, of which a step has 1e-5 of the logarithm"
+    assert seen[1] == pytest.approx(0.2)
     assert seen[2] != pytest.approx(0.2, rel=1e-5)
     assert temperature(finished) == pytest.approx(seen[-1], rel=0.01)
     assert temperature(finished) != seen[-1], "the last step"
+
+
+def test_what_a_loss_learns_is_not_decayed() -> None:
+    """Decay would draw a temperature to 1 and a bias to 0, where nothing is to be preferred."""
+    learner = Learner(tiny.model(), Objective({"contrastive": (Contrastive(), 1.0)}))
+    assert any(name.startswith("objective.") for name, _ in learner.named_parameters())
+    decayed = StageTrainer.get_decay_parameter_names(object.__new__(StageTrainer), learner)
+    assert "model.image_projector.weight" in decayed
+    assert not any(name.startswith("objective.") for name in decayed)
 
 
 def test_a_loaded_model_has_the_saved_weights_and_answers_alike(finished: Path) -> None:
