@@ -8,31 +8,41 @@ parent's options, `avopt: null` drops a loss term. `key=value` is one more such 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from avalign import registry
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
 from avalign.local import LocalFileError, beside, is_local, placed
 from avalign.recipe import Component, Model, Recipe, weight_at
+from avalign.recipe_tree import (
+    as_plain,
+    as_plain_or_none,
+    completed,
+    defaults_of,
+    hints,
+    inside,
+    is_component,
+    is_either,
+    is_section,
+    literals,
+    merge,
+    normalised,
+    own_keys,
+)
 from avalign.recipe_yaml import (
     KeyPath,
     Node,
-    OneLine,
     YamlError,
     folder_of,
-    from_plain,
     parse,
     scalar,
     to_text,
@@ -67,9 +77,9 @@ def read(
     reader = _Reader()
     tree = reader.load(Path(path), by)
     for change in changes:
-        tree = _complete(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
+        tree = completed(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
     for text in overrides:
-        tree = _complete(reader.override(tree, text), Recipe, os.fspath(path))
+        tree = completed(reader.override(tree, text), Recipe, os.fspath(path))
     recipe: Recipe = reader.section(tree, Recipe, ())
     reader.check(tree, recipe)
     if reader.problems:
@@ -82,7 +92,7 @@ def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
 
     named: how the name of a component is written
     """
-    return to_text(_plain(recipe, named=named))
+    return to_text(as_plain(recipe, named=named))
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
@@ -96,112 +106,6 @@ def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     text = dump(recipe, lambda name: beside(name, path.parent))
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-# ---- what the annotations of recipe.py say -------------------------------------------------------
-
-
-# asked for thousands of times a recipe; no functools.cache, to which a class is not hashable, says mypy
-_known_hints: dict[type[Any], dict[str, Any]] = {}
-
-
-def _hints(section: type[Any]) -> dict[str, Any]:
-    if section not in _known_hints:
-        _known_hints[section] = get_type_hints(section, include_extras=True)
-    return _known_hints[section]
-
-
-def _is_component(hint: Any) -> TypeGuard[type[Component]]:
-    return isinstance(hint, type) and issubclass(hint, Component)
-
-
-def _is_section(hint: Any) -> TypeGuard[type[Any]]:
-    return isinstance(hint, type) and is_dataclass(hint) and not _is_component(hint)
-
-
-def _settings(hint: type[Component]) -> list[str]:
-    """Keys of a component's mapping that are not options: name, and a loss's weight."""
-    return [f.name for f in fields(hint) if f.name != "options"]
-
-
-def _inside(hint: Any, key: str = "") -> Any:
-    """The annotation of what stands under `key` in a value annotated `hint`."""
-    if _is_section(hint) or (_is_component(hint) and key in _settings(hint)):
-        return _hints(hint).get(key, Any)
-    return get_args(hint)[-1] if get_origin(hint) in (dict, list) else Any
-
-
-def _is_either(hint: Any) -> bool:
-    """Whether it is one value of several kinds, as a weight is a number or a schedule."""
-    return get_origin(hint) in (Union, types.UnionType)
-
-
-def _literals(hint: Any) -> list[str]:
-    """The words an annotation allows, "fp32" and "bf16"."""
-    if get_origin(hint) is Literal:
-        return [value for value in get_args(hint) if isinstance(value, str)]
-    inner = get_args(hint) if _is_either(hint) or get_origin(hint) is Annotated else ()
-    return [word for part in inner for word in _literals(part)]
-
-
-# ---- merging -------------------------------------------------------------------------------------
-
-
-def _normal(node: Node, hint: Any) -> Node:
-    """`fusion: avace` as `fusion: {name: avace}`; a section left empty as one that says nothing."""
-    value = node.value
-    if _is_component(hint) and isinstance(value, str):
-        value = {"name": Node(value, node.where)}
-    elif _is_section(hint) and value is None:
-        value = {}
-    elif isinstance(value, dict):
-        value = {key: _normal(child, _inside(hint, key)) for key, child in value.items()}
-    elif isinstance(value, list):
-        value = [_normal(child, _inside(hint)) for child in value]
-    return Node(value, node.where, node.text)
-
-
-def _merge(old: Node, new: Node, hint: Any) -> Node:
-    """`new` over `old`: mappings merge, all else replaces, another component drops the old options."""
-    if not (isinstance(old.value, dict) and isinstance(new.value, dict)) or _is_either(hint):
-        return new
-    merged = dict(old.value)
-    if _is_component(hint) and "name" in new.value and _called(new) != _called(old):
-        merged = {key: node for key, node in merged.items() if key in _settings(hint)}
-    for key, node in new.value.items():
-        merged[key] = _merge(merged[key], node, _inside(hint, key)) if key in merged else node
-    return Node(merged, old.where)
-
-
-def _called(component: Node) -> Any:
-    """A component's name: of a file, with its whole path, for another folder's of that name is another."""
-    name = component.at(("name",))
-    if isinstance(name.value, str) and is_local(name.value):
-        with contextlib.suppress(LocalFileError):  # it is named when the component is read
-            return placed(name.value, folder_of(name.where))
-    return name.value
-
-
-def _complete(node: Node, hint: Any, where: str) -> Node:
-    """With the dataclasses' defaults for what is left unsaid, so that a child can change a part of them."""
-    if isinstance(node.value, list):
-        return Node([_complete(child, _inside(hint), where) for child in node.value], node.where)
-    if not isinstance(node.value, dict) or _is_component(hint):
-        return node
-    value = dict(node.value)
-    names = dict.fromkeys(value, "") if _is_section(hint) else {label: label for label in value}
-    for field in fields(hint) if _is_section(hint) else ():
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if isinstance(default, Component):
-            names[field.name] = default.name
-        if field.name not in value and default is not MISSING:
-            plain = _plain(default, fill=False)
-            value[field.name] = _normal(from_plain(plain, where), _inside(hint, field.name))
-    for key, child in value.items():
-        if _is_component(_inside(hint, key)) and isinstance(child.value, dict) and "name" not in child.value:
-            child = Node({"name": Node(names[key], child.where), **child.value}, child.where)
-        value[key] = _complete(child, _inside(hint, key), where)
-    return Node(value, node.where)
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -239,7 +143,7 @@ class _Reader:
             what = "empty." if tree.value is None else "should be a mapping of settings."
             raise self.give_up(f"{by}{path}: {what}")
         parent = tree.value.pop("extends", None)
-        tree = _normal(tree, Recipe)
+        tree = normalised(tree, Recipe)
         if parent is not None:
             by, chain = f"{parent.where}  extends: ", (*chain, path.resolve())
             if not isinstance(parent.value, str):
@@ -248,8 +152,8 @@ class _Reader:
             if other.resolve() in chain:
                 circle = [*chain[chain.index(other.resolve()) :], other]
                 raise self.give_up(f"{by}a circle: {' -> '.join(link.name for link in circle)}.")
-            tree = _merge(self.load(other, by, chain), tree, Recipe)
-        return _complete(tree, Recipe, str(path))
+            tree = merge(self.load(other, by, chain), tree, Recipe)
+        return completed(tree, Recipe, str(path))
 
     def text(self, path: Path, by: str) -> str:
         try:
@@ -279,13 +183,13 @@ class _Reader:
         except YamlError as error:
             self.note(COMMAND_LINE, path, error.what)
             return tree
-        return _merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
+        return merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
 
     def change(self, tree: Node, value: Node, behind: KeyPath, hint: Any) -> Node:
         """What a mapping of settings says, setting by setting; a component is merged as a whole."""
-        entered = _is_section(hint) or get_origin(hint) in (dict, list)
+        entered = is_section(hint) or get_origin(hint) in (dict, list)
         if not (entered and isinstance(value.value, dict)):
-            return _merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
+            return merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
         for key, node in value.value.items():
             path = tuple(key.split("."))
             if not all(path):
@@ -293,47 +197,47 @@ class _Reader:
                 continue
             inner = hint
             for word in path:
-                inner = _inside(inner, word)
+                inner = inside(inner, word)
             tree = self.change(tree, node, (*behind, *path), inner)
         return tree
 
     def child(self, node: Node, ahead: KeyPath, behind: KeyPath, value: Node, hint: Any) -> Node:
         """What an override says, as a child of `node`; lists are entered by index or by an item's `name`."""
         if not ahead:
-            return _normal(value, hint)
+            return normalised(value, hint)
         key, path = ahead[0], (*behind, ahead[0])
         if not isinstance(node.value, list):
             said = node.value.get(key) if isinstance(node.value, dict) else None
-            inner = _normal(said or Node(None, value.where), _inside(hint, key))
-            rest = node.value if _is_either(hint) and isinstance(node.value, dict) else {}
-            own = self.child(inner, ahead[1:], path, value, _inside(hint, key))
+            inner = normalised(said or Node(None, value.where), inside(hint, key))
+            rest = node.value if is_either(hint) and isinstance(node.value, dict) else {}
+            own = self.child(inner, ahead[1:], path, value, inside(hint, key))
             return Node({**rest, key: own}, value.where)
-        items, hint = list(node.value), _inside(hint)
+        items, hint = list(node.value), inside(hint)
         labels = [str(item.plain().get("name", "")) if isinstance(item.value, dict) else "" for item in items]
         index = labels.index(key) if key in labels else int(key) if key.isdecimal() else len(labels)
         if index >= len(labels):
             known = [*map(str, range(len(labels))), *filter(None, labels)]
             self.report(value.where, path, f"no such entry.{suggest(key, known)}")
             return node
-        items[index] = _merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
+        items[index] = merge(items[index], self.child(items[index], ahead[1:], path, value, hint), hint)
         return Node(items, node.where)
 
     # -- values
 
     def value(self, node: Node, hint: Any, path: KeyPath, kind: str = "") -> Any:
         """What a node says, by its annotation; WRONG, and a problem more, if it does not fit."""
-        if _is_component(hint):
+        if is_component(hint):
             return self.component(node, hint, path, kind)
-        if _is_section(hint):
+        if is_section(hint):
             return self.section(node, hint, path)
-        if _is_either(hint) and isinstance(node.value, dict):
+        if is_either(hint) and isinstance(node.value, dict):
             return self.one_mapping(node, hint, path)
-        inner = _inside(hint)
+        inner = inside(hint)
         if get_origin(hint) is dict and isinstance(node.value, dict):
             said = {
                 key: self.value(child, inner, (*path, key), kind)
                 for key, child in node.value.items()
-                if not (_is_component(inner) and child.value is None)  # `avopt: null` drops the term
+                if not (is_component(inner) and child.value is None)  # `avopt: null` drops the term
             }
             return {key: value for key, value in said.items() if value is not WRONG}
         if get_origin(hint) is list and isinstance(node.value, list):
@@ -364,10 +268,10 @@ class _Reader:
         """A dataclass. A wrong value is replaced by its default, so that the rest can still be checked."""
         if not isinstance(node.value, dict):
             self.report(node.where, path, f"should be a mapping of settings, got {_shown(node.plain())}.")
-            node = _complete(Node({}, node.where), hint, node.where)
+            node = completed(Node({}, node.where), hint, node.where)
         for key, child in node.value.items():
-            if key not in _hints(hint):
-                self.report(child.where, (*path, key), f"unknown key {key!r}.{suggest(key, _hints(hint))}")
+            if key not in hints(hint):
+                self.report(child.where, (*path, key), f"unknown key {key!r}.{suggest(key, hints(hint))}")
         values: dict[str, Any] = {}
         for field in fields(hint):
             inner, required = (*path, field.name), field.default is field.default_factory is MISSING
@@ -376,7 +280,7 @@ class _Reader:
                 values[field.name] = None
                 continue
             child, kind = node.value[field.name], field.metadata.get("kind", "")
-            value = self.value(child, _hints(hint)[field.name], inner, kind)
+            value = self.value(child, hints(hint)[field.name], inner, kind)
             if value is not WRONG:
                 values[field.name] = value
             elif required:
@@ -391,8 +295,8 @@ class _Reader:
             self.report(node.where, path, f"{what}, got {_shown(node.plain())}. Known: {known}.")
             return hint("")
         settings = {
-            key: self.value(node.value[key], _hints(hint)[key], (*path, key))
-            for key in _settings(hint)
+            key: self.value(node.value[key], hints(hint)[key], (*path, key))
+            for key in own_keys(hint)
             if key in node.value
         }
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
@@ -404,12 +308,12 @@ class _Reader:
         except (registry.RegistryError, LocalFileError) as error:
             self.report(name.where, path, str(error))
             return result
-        result.options = _defaults(parameters)
+        result.options = defaults_of(parameters)
         for key, child in node.value.items():
             if key in parameters:
                 result.options[key] = self.option(child, parameters[key], (*path, key))
             elif key not in settings:
-                known = suggest(key, {*parameters, *_settings(hint)} - {"name"})
+                known = suggest(key, {*parameters, *own_keys(hint)} - {"name"})
                 self.report(child.where, (*path, key), f"{kind} {name.value!r} has no option {key!r}.{known}")
         for key, parameter in parameters.items():
             if parameter.default is parameter.empty and key not in node.value:
@@ -447,7 +351,7 @@ class _Reader:
                 return adapter.validate_json(json.dumps(candidate), strict=True)
             except ValidationError as error:
                 said = said or dict.fromkeys(_in_yaml_words(e["msg"]) for e in error.errors())
-        words = _literals(hint)
+        words = literals(hint)
         near = suggest(plain, words) if words and isinstance(plain, str) else ""
         self.report(node.where, path, f"{' or '.join(said)}, got {_shown(plain)}.{near}")
         return WRONG
@@ -517,43 +421,4 @@ def _shown(plain: Any) -> str:
 
 def _same(plain: Any, default: Any) -> bool:
     """Whether a plain value is how a default is written. 1, 1.0 and true are three different values."""
-    return json.dumps(plain) == json.dumps(_plain_or_none(default))
-
-
-# ---- writing -------------------------------------------------------------------------------------
-
-
-def _defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a component's options, less those that no YAML can hold."""
-    found = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    return {
-        name: value for name, value in found.items() if _plain_or_none(value) is not None or value is None
-    }
-
-
-def _plain_or_none(value: Any) -> Any:
-    try:
-        return to_jsonable_python(value)
-    except PydanticSerializationError:
-        return None
-
-
-def _plain(value: Any, kind: str = "", fill: bool = True, named: Callable[[str], str] = str) -> Any:
-    """Sections as mappings, components as mappings of one line; `fill`: with their options' defaults."""
-
-    def inner(item: Any, kind: str) -> Any:
-        return _plain(item, kind, fill, named)
-
-    if isinstance(value, Component):
-        options = _defaults(registry.options(registry.load(kind, value.name))) if fill else {}
-        settings = {key: _plain(getattr(value, key)) for key in _settings(type(value))}
-        settings["name"] = named(value.name)
-        return OneLine({**settings, **to_jsonable_python({**options, **value.options})})
-    if is_dataclass(value):
-        return {f.name: inner(getattr(value, f.name), f.metadata.get("kind", "")) for f in fields(value)}
-    if isinstance(value, list):
-        return [inner(item, kind) for item in value]
-    if isinstance(value, dict):
-        rows = {key: inner(item, kind) for key, item in value.items()}
-        return rows if any(is_dataclass(item) for item in value.values()) else OneLine(rows)
-    return to_jsonable_python(value)
+    return json.dumps(plain) == json.dumps(as_plain_or_none(default))
