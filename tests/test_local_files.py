@@ -122,7 +122,8 @@ def test_a_written_recipe_names_files_in_its_folder_from_there(folder, tmp_path)
     assert read(moved / "again.yaml").losses["nearness"].name == f"{moved}/my_loss.py:Nearness"
 
 
-def test_a_changed_file_is_loaded_anew_even_within_its_second(tmp_path):
+def test_a_changed_file_is_loaded_anew_even_within_its_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "part.py"
     for number in range(3):
         path.write_text(f"class Part:\n    number = {number}\n")
