@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from avalign.batch import Tokens
+from avalign.encoders.folders import read_json
 from avalign.encoders.places import patch_boxes
 from avalign.encoders.weights import Loaded, load_all, model_file, read_weights
 from avalign.errors import AvalignError, suggest
@@ -116,16 +116,6 @@ class ClipImageEncoder(nn.Module):
         return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), self.where)
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AvalignError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise AvalignError(f"{file}: holds no mapping.")
-    return found
-
-
 def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
     """CLIPVisionConfig of `model`, with `changes`."""
     from transformers import CLIPVisionConfig
@@ -137,7 +127,7 @@ def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
     place = "option 'config'"
     if Path(model).is_dir() or (model not in STOCK and (pretrained or not changes)):
         file = model_file(model, "config.json")
-        place, fields = str(file), _json(file)
+        place, fields = str(file), read_json(file)
         fields = fields.get("vision_config", fields)
         if fields.get("model_type") not in ("clip_vision_model", "clip"):
             hint = " It is timm's: see the image encoder 'timm'." if "architecture" in fields else ""
@@ -157,9 +147,9 @@ def _normalisation(model: str, of_model: bool) -> tuple[np.ndarray, np.ndarray]:
     names = ("preprocessor_config.json", "processor_config.json")
     if Path(model).is_dir():
         found = [Path(model) / name for name in names if (Path(model) / name).is_file()]
-        fields = _json(found[0]) if found else {}
+        fields = read_json(found[0]) if found else {}
     elif of_model and model not in STOCK:
-        fields = _json(model_file(model, *names))
+        fields = read_json(model_file(model, *names))
     fields = fields.get("image_processor", fields)
     mean, std = fields.get("image_mean", OPENAI_CLIP_MEAN), fields.get("image_std", OPENAI_CLIP_STD)
     return np.array(mean, np.float32), np.array(std, np.float32)

@@ -64,7 +64,7 @@ def config_of(
     fields: dict[str, Any] = {"model_type": next(iter(kinds)), **stock.get(model, {})}
     if pretrained or _is_folder(model) or not (model in stock or changes):
         file = model_file(model, "config.json")
-        found = _json(file)
+        found = read_json(file)
         fields = {"model_type": next(iter(kinds)), **found[part]} if part in found else found
         if fields.get("model_type") not in kinds:
             raise AvalignError(
@@ -97,7 +97,7 @@ def extractor_of(
     changed, or of a model in `stock`, which the hub is not asked for."""
     if not pretrained and (changes or (model in stock and not _is_folder(model))):
         return otherwise()
-    found = _json(model_file(model, "preprocessor_config.json", "processor_config.json"))
+    found = read_json(model_file(model, "preprocessor_config.json", "processor_config.json"))
     return kind.from_dict(found.get("feature_extractor", found))
 
 
@@ -158,7 +158,8 @@ def _is_folder(model: str) -> bool:
     return Path(model).expanduser().is_dir()
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The fields of a JSON file; AvalignError if it holds none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

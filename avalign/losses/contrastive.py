@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from avalign.losses.pairs import SIMILARITIES, Pairs, Similarity, compare
+from avalign.losses.pairs import Compared, Pairs, Similarity
 from avalign.losses.value import LossValue
 
 LEAST = 0.01  # temperature: CLIP's bound on what is learnt
@@ -60,8 +60,7 @@ class Contrastive(nn.Module):
         super().__init__()
         if not LEAST <= temperature < math.inf:
             raise ValueError(f"contrastive: temperature must be {LEAST} or above, not {temperature}")
-        check_choices("contrastive", similarity, pairs, false_negatives)
-        self.similarity, self.pairs, self.false_negatives = similarity, pairs, false_negatives
+        self.compared = Compared("contrastive", similarity, pairs, false_negatives)
         log_temperature = torch.tensor(math.log(temperature))
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
@@ -80,14 +79,8 @@ class Contrastive(nn.Module):
         classes: Tensor | None = None,
     ) -> LossValue:
         with torch.autocast(image.device.type, enabled=False):
-            found = compare(
-                image,
-                audio,
-                image_mask,
-                audio_mask,
-                which_pairs(image, has_image, has_audio, has_box if self.pairs == "grounded" else None),
-                classes if self.false_negatives == "drop" else None,
-                similarity=self.similarity,
+            found = self.compared(
+                image, audio, image_mask, audio_mask, has_image, has_audio, has_box, classes
             )
             if found.own.shape[1] == 1:
                 raise ValueError("a batch of 1 sample has no negatives: raise train.batch_size")
@@ -100,25 +93,6 @@ class Contrastive(nn.Module):
         right = torch.where(applies, (forth_found.float() + back_found.float()) / 2, 0)
         parts = {"accuracy": right.sum() / applies.sum(), "temperature": temperature}
         return LossValue.of((forth + back) / 2, applies, parts)
-
-
-def check_choices(loss: str, similarity: str, pairs: str, false_negatives: str) -> None:
-    """ValueError for a word that is none of those known."""
-    for option, said, known in (
-        ("similarity", similarity, SIMILARITIES),
-        ("pairs", pairs, ("all", "grounded")),
-        ("false_negatives", false_negatives, ("keep", "drop")),
-    ):
-        if said not in known:
-            raise ValueError(f"{loss}: {option} must be one of {', '.join(known)}, not {said!r}")
-
-
-def which_pairs(image: Tensor, *known: Tensor | None) -> Tensor:
-    """(b,) bool: the samples of which all that is known is True."""
-    is_pair = torch.ones(len(image), dtype=torch.bool, device=image.device)
-    for given in known:
-        is_pair = is_pair if given is None else is_pair & given
-    return is_pair
 
 
 def _among(logits: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,43 @@ class Pairs:
     is_pair: Tensor
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Which samples of a batch a contrastive loss compares, and how: its options of the same names."""
+
+    loss: str
+    similarity: Similarity
+    pairs: Literal["all", "grounded"]
+    false_negatives: Literal["keep", "drop"]
+
+    def __post_init__(self) -> None:
+        for option, known in (
+            ("similarity", SIMILARITIES),
+            ("pairs", ("all", "grounded")),
+            ("false_negatives", ("keep", "drop")),
+        ):
+            said = getattr(self, option)
+            if said not in known:
+                raise ValueError(f"{self.loss}: {option} must be one of {', '.join(known)}, not {said!r}")
+
+    def __call__(
+        self,
+        image: Tensor,
+        audio: Tensor,
+        image_mask: Tensor | None,
+        audio_mask: Tensor | None,
+        has_image: Tensor | None,
+        has_audio: Tensor | None,
+        has_box: Tensor | None,
+        classes: Tensor | None,
+    ) -> Pairs:
+        is_pair = torch.ones(len(image), dtype=torch.bool, device=image.device)
+        for known in (has_image, has_audio, has_box if self.pairs == "grounded" else None):
+            is_pair = is_pair if known is None else is_pair & known
+        alike = classes if self.false_negatives == "drop" else None
+        return compare(image, audio, image_mask, audio_mask, is_pair, alike, similarity=self.similarity)
+
+
 def compare(
     image: Tensor,
     audio: Tensor,

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avalign.losses.contrastive import LEAST, Temperature, check_choices, which_pairs
-from avalign.losses.pairs import Similarity, compare
+from avalign.losses.contrastive import LEAST, Temperature
+from avalign.losses.pairs import Compared, Similarity
 from avalign.losses.value import LossValue
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -53,8 +53,7 @@ class SigLip(nn.Module):
         if not LEAST <= temperature < math.inf or not math.isfinite(bias):
             got = f"{temperature} and {bias}"
             raise ValueError(f"siglip: temperature must be {LEAST} or above and bias a number, not {got}")
-        check_choices("siglip", similarity, pairs, false_negatives)
-        self.similarity, self.pairs, self.false_negatives = similarity, pairs, false_negatives
+        self.compared = Compared("siglip", similarity, pairs, false_negatives)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias))
 
@@ -70,14 +69,8 @@ class SigLip(nn.Module):
         classes: Tensor | None = None,
     ) -> LossValue:
         with torch.autocast(image.device.type, enabled=False):
-            found = compare(
-                image,
-                audio,
-                image_mask,
-                audio_mask,
-                which_pairs(image, has_image, has_audio, has_box if self.pairs == "grounded" else None),
-                classes if self.false_negatives == "drop" else None,
-                similarity=self.similarity,
+            found = self.compared(
+                image, audio, image_mask, audio_mask, has_image, has_audio, has_box, classes
             )
             with torch.no_grad():  # not where it is used: at the bound a clamp would pass no gradient back
                 self.log_temperature.clamp_(min=math.log(LEAST))
