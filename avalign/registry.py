@@ -142,9 +142,7 @@ def load(kind: str, name: str) -> type[Any]:
             raise RegistryError(str(error)) from error
     place = name if ":" in name else known.get(name)
     if place is None:
-        raise RegistryError(
-            f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class', './file.py:Class'."
-        )
+        raise RegistryError(f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class'.")
     module_name, _, class_name = place.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise RegistryError(f"{kind} {name!r} is neither a known name nor of the form 'module:Class'.")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import avalign
 from avalign import local, recipe_kept, registry
+from avalign import train as training
 from avalign.cli import app
 from avalign.errors import AvalignError
 from avalign.local import load_class
@@ -204,7 +205,7 @@ def test_what_it_raises_itself_keeps_its_traceback(folder, monkeypatch):
 
 @pytest.fixture
 def run(folder, tmp_path) -> Path:
-    return train(read(folder / "mine.yaml", settings(folder)), tmp_path / "run")
+    return train(read(folder / "mine.yaml", settings(folder, "data.workers=1")), tmp_path / "run")
 
 
 def test_a_run_keeps_its_files_and_is_scored_when_they_have_moved_or_changed(run, folder, tmp_path, capsys):
@@ -263,6 +264,14 @@ def test_two_files_of_one_name_are_both_kept(folder, tmp_path):
     ]  # fmt: skip
 
 
+def test_of_several_processes_only_the_first_keeps_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    recipe = read(folder / "mine.yaml")
+    assert training._open(tmp_path / "run", recipe, resume=False) == recipe
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.wide
 @pytest.mark.timeout(300)
 def test_it_works_under_torchrun_with_loader_processes(folder, tmp_path):
     """Two processes, each with a loader process; all four need the source's class."""
