@@ -131,7 +131,8 @@ def test_as_many_at_once_as_asked_and_no_more(every, trainer):
     """The first two wait for each other; who was there when is told by when each began and ended."""
     trainer(
         "begin, all_runs = time.time(), run.parent.parent\n"
-        "while len(list(all_runs.glob('*/*/pid'))) < 2 and time.time() < begin + 20: time.sleep(0.01)\n"
+        "(run / 'began').touch()\n"
+        "while len(list(all_runs.glob('*/*/began'))) < 2 and time.time() < begin + 60: time.sleep(0.01)\n"
         "(run / 'there').write_text(f'{begin} {time.time()}')\n" + FINISH
     )
     assert work(every, jobs=2)[0] == {}

@@ -308,7 +308,8 @@ def test_fault_8_what_comes_with_avalign_runs_scores_and_hides_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There: no configuration that runs, no evaluation, errors passed over, a tokenizer loaded a forward."""
-    for path in sorted(RECIPES.glob("*.yaml")):
+    published = RECIPES / "meerkat-7b.yaml"  # its weights have to be fetched; test_size.py runs its shapes
+    for path in sorted(set(RECIPES.glob("*.yaml")) - {published}):
         made = read(path)
         model = model_of(made)
         size = made.model.image_encoder.options.get("size", 64)

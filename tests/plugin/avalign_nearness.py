@@ -36,7 +36,7 @@ class Scaled(nn.Module):
         super().__init__()
         self.map, self.scale = nn.Linear(dim_in, dim_out), nn.Parameter(torch.ones(()))
 
-    def token_count(self, n: int) -> int:
+    def token_count(self, n: int, frames: int = 1) -> int:
         return n
 
     def forward(self, tokens: Tokens) -> Tokens:
