@@ -178,7 +178,7 @@ def test_check_prints_the_recipe_with_all_defaults(folder):
 
 def test_every_recipe_that_comes_with_avalign_is_right():
     """Against the real components: an option renamed there must be renamed here."""
-    recipes = Path(__file__).parents[1] / "recipes"  # those in ablations/ are studies, with tests of their own
+    recipes = Path(__file__).parents[1] / "recipes"  # those in ablations/ are studies, tested as such
     paths = [path for path in sorted(recipes.rglob("*.yaml")) if path.parent.name != "ablations"]
     assert {"meerkat.yaml", "timechat.yaml"} <= {path.name for path in paths}
     for path in paths:
