@@ -46,7 +46,7 @@ def records(count: int = 8) -> list[Record]:
             instruction=f"<image><audio>Question {k}?",
             response=RESPONSES[task],
             image="clip.mp4" if k % 2 else "pictures/a.png",
-            frame_time=0.2 * (1 + k) if k % 2 else None,
+            frame_times=(0.2 * (1 + k),) if k % 2 else (),
             audio="a.wav" if k % 3 else "clip.mp4",
             audio_start=0.02 * (row := count * (5 * s + t) + k),
             audio_end=0.02 * row + 1.5,
@@ -124,8 +124,16 @@ def test_a_sample_is_its_record_with_the_media_decoded(folder: Path) -> None:
             begin : begin + round(1.5 * RATE)
         ]
         assert np.corrcoef(sample.audio, expected)[0, 1] > 0.98
-        grey = 90 if record.frame_time is None else 10 * (1 + index) + 20
+        grey = 90 if not record.frame_times else 10 * (1 + index) + 20
         assert sample.image[36:, 40:].mean() == pytest.approx(grey, abs=4)
+
+
+def test_several_frames_are_a_film(folder: Path, tmp_path: Path) -> None:
+    write([replace(records()[0], image="clip.mp4", frame_times=(0.2, 1.0, 3.4))], tmp_path / "made.jsonl")
+    sample = opened(tmp_path / "made.jsonl", media=str(folder)).sample("train", "arig", 0)
+    check(sample)
+    assert sample.frame_times == (0.2, 1.0, 3.4)
+    assert sample.image[:, 36:, 40:].mean((1, 2, 3)) == pytest.approx([30, 70, 190], abs=4)
 
 
 def test_training_sees_every_record_before_any_again(folder: Path) -> None:
@@ -176,7 +184,9 @@ def test_an_evaluation_of_more_than_there_is_says_what_there_is(folder: Path) ->
         ({"audio": None}, "needs an audio file"),
         ({"audio_end": 0.1, "audio_start": 0.5}, r"span \[0.5, 0.1\]"),
         ({"audio_end": 0.1, "audio_start": None}, "audio_end is given without"),
-        ({"frame_time": -1.0}, "frame_time -1.0 s"),
+        ({"image": "a.mp4", "frame_times": (-1.0,)}, r"frame_times \[-1.0\] s"),
+        ({"image": "a.mp4", "frame_times": (1.0, 1.0)}, "and rise from 0"),
+        ({"image": None, "frame_times": (1.0,)}, "need an image"),
         ({"version": 2}, "version is 2, this avalign reads 1"),
         ({"id": ""}, "has no id"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avalign.data.media import MediaError, read_audio, read_frame
+from avalign.data.media import MediaError, read_audio, read_frames
 from tests.tolerances import assert_close
 
 av = pytest.importorskip("av")
@@ -60,16 +60,22 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", [0, 1, 7, 12, 19])
 @pytest.mark.parametrize("late", [0.0, 0.19])
 def test_the_frame_shown_at_a_time_is_read(video: Path, number: int, late: float) -> None:
-    picture = read_frame(video, number / FPS + late)
+    (picture,) = read_frames(video, [number / FPS + late])
     assert picture.shape == (48, 64, 3)
     assert picture.dtype == np.uint8
     assert picture[36:, 40:].mean() == pytest.approx(10 * number + 20, abs=4)
     assert picture[:20, :28].mean() > 240
 
 
+def test_frames_come_in_the_order_they_are_asked_for(video: Path) -> None:
+    film = read_frames(video, [3.0, 0.4, 2.2])
+    assert film.shape == (3, 48, 64, 3)
+    assert film[:, 36:, 40:].mean((1, 2, 3)) == pytest.approx([170, 40, 130], abs=4)
+
+
 def test_a_time_behind_the_end_is_refused(video: Path) -> None:
     with pytest.raises(MediaError, match=r"no frame at 9 s: the last begins at 3\.80 s"):
-        read_frame(video, 9.0)
+        read_frames(video, [0.0, 9.0])
 
 
 def test_a_turned_video_is_set_upright(video: Path, tmp_path: Path) -> None:
@@ -81,7 +87,7 @@ def test_a_turned_video_is_set_upright(video: Path, tmp_path: Path) -> None:
     content[head + 40 : head + 76] = struct.pack(">9i", *quarter_to_the_right)
     turned = tmp_path / "turned.mp4"
     turned.write_bytes(bytes(content))
-    picture = read_frame(turned, 1.0)
+    (picture,) = read_frames(turned, [1.0])
     assert picture.shape == (64, 48, 3)
     assert picture[:28, 28:].mean() > 240, "what was top left is top right"
     assert picture[40:, :20].mean() == pytest.approx(70, abs=4)
@@ -122,15 +128,15 @@ def test_what_is_no_video_or_has_none_of_the_kind_is_named(video: Path, tmp_path
     text = tmp_path / "notes.mp4"
     text.write_text("no video at all")
     with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as a video; PyAV:"):
-        read_frame(text, 0.0)
+        read_frames(text, [0.0])
     with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: .*; PyAV:"):
         read_audio(text)
     with pytest.raises(MediaError, match="no such file"):
-        read_frame(tmp_path / "absent.mp4", 0.0)
+        read_frames(tmp_path / "absent.mp4", [0.0])
     silent = write_video(tmp_path / "silent.mp4")
     with pytest.raises(MediaError, match=r"silent\.mp4: holds no audio"):
         read_audio(silent)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(MediaError, match=r"cut\.mp4"):
-        read_frame(cut, 1.0)
+        read_frames(cut, [1.0])

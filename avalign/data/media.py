@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,12 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     return audio.mean(axis=1), rate
 
 
-def read_frame(path: str | Path, time: float) -> np.ndarray:
-    """The frame that a video shows at `time` seconds: (height, width, 3) uint8. Or MediaError."""
-    from avalign.data.video import decode_frame
+def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+    """The frames that a video shows at these seconds: (k, height, width, 3) uint8. Or MediaError."""
+    from avalign.data.video import decode_frames
 
     _must_be_a_file(path)
-    return decode_frame(path, time)
+    return decode_frames(path, times)
 
 
 def check_audio(audio: np.ndarray, name: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -13,29 +13,33 @@ import numpy as np
 from avalign.data.media import END_SLACK, MediaError, too_short
 
 
-def decode_frame(path: str | Path, time: float) -> np.ndarray:
-    """The last frame that begins at or before `time` seconds after the video's start: (h, w, 3) uint8.
+def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+    """For each time, in seconds from the start, the last frame that begins by then: (k, h, w, 3) uint8.
 
     Within END_SLACK of the end the last frame is taken; a time behind that raises MediaError.
     """
     with _opened(path, "cannot be decoded as a video") as container:
         stream = _stream(container, "video", path)
-        begin = stream.start_time or 0
-        container.seek(begin + int(Fraction(time) / stream.time_base), stream=stream, backward=True)
-        best, seen = None, 0.0
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            seen = float((frame.pts - begin) * stream.time_base)
-            if seen > time and best is not None:
-                return _upright(best)
-            best = frame
-            if seen > time:
-                break
-        rate = float(stream.average_rate or 25)
-        if best is None or time > seen + 1 / rate + END_SLACK:
-            raise MediaError(path, f"has no frame at {time:g} s: the last begins at {seen:.2f} s")
-        return _upright(best)
+        return np.stack([_upright(_shown_at(container, stream, time, path)) for time in times])
+
+
+def _shown_at(container: Any, stream: Any, time: float, path: str | Path) -> Any:
+    begin = stream.start_time or 0
+    container.seek(begin + int(Fraction(time) / stream.time_base), stream=stream, backward=True)
+    best, seen = None, 0.0
+    for frame in container.decode(stream):
+        if frame.pts is None:
+            continue
+        seen = float((frame.pts - begin) * stream.time_base)
+        if seen > time and best is not None:
+            return best
+        best = frame
+        if seen > time:
+            break
+    rate = float(stream.average_rate or 25)
+    if best is None or time > seen + 1 / rate + END_SLACK:
+        raise MediaError(path, f"has no frame at {time:g} s: the last begins at {seen:.2f} s")
+    return best
 
 
 def decode_audio(path: str | Path, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:

@@ -11,7 +11,7 @@ from avalign.batch import TASKS, Sample
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.shuffle import shuffled
 from avalign.data.manifest.table import Table
-from avalign.data.media import read_audio, read_frame, read_image
+from avalign.data.media import read_audio, read_frames, read_image
 from avalign.errors import AvalignError, suggest
 
 
@@ -78,7 +78,9 @@ class Manifest:
         rate = 16_000
         if record.image is not None:
             file = self.folder / record.image
-            image = read_image(file) if record.frame_time is None else read_frame(file, record.frame_time)
+            image = read_frames(file, record.frame_times) if record.frame_times else read_image(file)
+            if len(record.frame_times) == 1:
+                image = image[0]
         if record.audio is not None:
             audio, rate = read_audio(self.folder / record.audio, record.audio_start or 0.0, record.audio_end)
         return Sample(
@@ -88,6 +90,7 @@ class Manifest:
             response=record.response,
             image=image,
             audio=audio,
+            frame_times=record.frame_times if len(record.frame_times) > 1 else (),
             sample_rate=rate,
             boxes=record.boxes,
             intervals=record.intervals,

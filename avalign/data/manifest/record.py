@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ SPLITS = ("train", "val", "test")
 class Record:
     """A sample as a manifest keeps it: one JSON object a line, or one row of a Parquet file.
 
-    Paths are relative to the manifest's folder, with "/". `image` may be a video; `frame_time` says which
-    frame is meant. `audio` may be a video or a long recording; the span says which part is meant.
+    Paths are relative to the manifest's folder, with "/". `image` may be a video: `frame_times` says which
+    frames are meant; one is a picture, several are a film. `audio` may be a video or a long recording; the
+    span says which part is meant.
     Units: boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; times in seconds: of the file for
-           frame_time and the span, of the span for intervals
+           frame_times and the span, of the span for intervals
     """
 
     id: str
@@ -32,7 +34,7 @@ class Record:
     instruction: str  # holds "<image>" and "<audio>" where the media belong
     response: str
     image: str | None = None
-    frame_time: float | None = None
+    frame_times: tuple[float, ...] = ()
     audio: str | None = None
     audio_start: float | None = None
     audio_end: float | None = None
@@ -57,9 +59,10 @@ class Record:
         for name, path in (("image", self.image), ("audio", self.audio)):
             if path is not None and not stays_inside(path):
                 raise AvalignError(f"{where}: {name} {path!r} is not a path below the manifest's folder")
-        if self.frame_time is not None and (self.image is None or not self.frame_time >= 0):
+        rising = all(a < b for a, b in pairwise((-1e-9, *self.frame_times)))
+        if self.frame_times and (self.image is None or not rising):
             raise AvalignError(
-                f"{where}: frame_time {self.frame_time} s needs an image, and to be 0 or above"
+                f"{where}: frame_times {list(self.frame_times)} s need an image, and rise from 0 or above"
             )
         if self.audio_end is not None and self.audio_start is None:
             raise AvalignError(f"{where}: audio_end is given without audio_start")
@@ -73,8 +76,8 @@ class Record:
 
 
 FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys((f.name for f in fields(Record)), (str,))
-FIELDS |= dict.fromkeys(("frame_time", "audio_start", "audio_end"), (int, float))
-FIELDS |= dict.fromkeys(("references", "boxes", "intervals"), (list,)) | {"version": (int,)}
+FIELDS |= dict.fromkeys(("audio_start", "audio_end"), (int, float))
+FIELDS |= dict.fromkeys(("references", "boxes", "intervals", "frame_times"), (list,)) | {"version": (int,)}
 REQUIRED = ("id", "task", "split", "source", "instruction", "response", "version")
 _SAID: dict[tuple[type, ...], str] = {
     (str,): "a text",
@@ -121,6 +124,8 @@ def from_json(line: bytes | str) -> Record:
         for name, size in (("boxes", 4), ("intervals", 2)):
             if name in found:
                 found[name] = tuple(_numbers(row, size) for row in found[name])
+        if "frame_times" in found:
+            found["frame_times"] = _numbers(found["frame_times"], len(found["frame_times"]))
         if "provenance" in found:
             found["provenance"] = json.loads(found["provenance"])
     except (TypeError, ValueError) as error:
