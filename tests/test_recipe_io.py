@@ -336,7 +336,7 @@ class Own:
         (
             "model:\n  image_projector: mpl",
             "r.yaml:3  model.image_projector: no projector is named 'mpl'. Did you mean 'mlp'? "
-            "Known: linear, mlp. Or write 'module:Class', './file.py:Class'.",
+            "Known: linear, mlp. Or write 'module:Class'.",
         ),
         (
             "losses:\n  avopt: {wieght: 1}",
