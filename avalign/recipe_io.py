@@ -47,6 +47,7 @@ from avalign.recipe_yaml import (
     scalar,
     to_text,
 )
+from avalign.whole import write_whole
 
 PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a stage's `train` may name
 COMMAND_LINE = "command line"
@@ -101,11 +102,7 @@ def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     Components from files in the recipe's own folder are named from there, so that it can be moved.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    text = dump(recipe, lambda name: beside(name, path.parent))
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, dump(recipe, lambda name: beside(name, path.parent)))
 
 
 # ---- reading -------------------------------------------------------------------------------------

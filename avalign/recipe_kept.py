@@ -9,7 +9,6 @@ runs/mine/
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
@@ -21,6 +20,7 @@ from avalign.errors import AvalignError
 from avalign.local import digest, is_local, placed, split
 from avalign.recipe import Component, Recipe
 from avalign.recipe_io import dump
+from avalign.whole import write_whole
 
 FREE = ("workers", "root", "report_to")  # may be another on resuming: they belong to the machine
 CODE, FILES = "code", "files.json"
@@ -69,10 +69,9 @@ def keep(recipe: Recipe, run: Path) -> Recipe:
         if file.parent != folder:
             copy = _name_of_copy(known, file)
             if copy not in known:
-                folder.mkdir(parents=True, exist_ok=True)
-                _whole(folder / copy, file.read_bytes())
+                write_whole(folder / copy, file.read_bytes())
                 known[copy] = {"from": str(file), "sha256": digest(folder / copy)}
-                _whole(folder / FILES, (json.dumps(known, indent=1) + "\n").encode())
+                write_whole(folder / FILES, json.dumps(known, indent=1) + "\n")
             component.name = f"{folder / copy}:{class_name}"
     return kept
 
@@ -123,9 +122,3 @@ def _components(section: Any) -> Iterator[Component]:
     elif isinstance(section, dict):
         for value in section.values():
             yield from _components(value)
-
-
-def _whole(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

@@ -79,13 +79,13 @@ def size(recipe: Recipe) -> Size:
     model.learn(most.train or trained_parts(recipe))
     model.train()
     low = recipe.train.precision == "bf16"
-    shown = _run(model, 1, low)
+    stated, shown = _memory(model, "as the recipe", low)
     parts = tuple(_part(recipe, model, name, shown.tokens.get(name)) for name in PARTS)
-    stated = _memory(model, "as the recipe", low)
     fewer = [_quantised(model, stated, name) for name in QUANTISED]
     for weight in model.parameters():
         weight.data = weight.data.float()
-    return Size(parts, shown.length, (stated, *(f for f in fewer if f), _memory(model, "float32", False)))
+    whole, _ = _memory(model, "float32", False)
+    return Size(parts, shown.length, (stated, *(f for f in fewer if f), whole))
 
 
 def sketch(recipe: Recipe) -> AudioVisualLM:
@@ -249,7 +249,8 @@ def _part(recipe: Recipe, model: AudioVisualLM, name: str, tokens: int | None) -
     )
 
 
-def _memory(model: AudioVisualLM, precision: str, low: bool) -> Memory:
+def _memory(model: AudioVisualLM, precision: str, low: bool) -> tuple[Memory, _Shown]:
+    """What each sample of a batch keeps, and what is kept whatever the batch; and what one sample showed."""
     one, two = (_run(model, batch, low) for batch in (1, 2))
     copies = 2 * (one.inside + one.outside) - (two.inside + two.outside)  # kept whatever the batch
     inside, outside = two.inside - one.inside, two.outside - one.outside
@@ -264,7 +265,7 @@ def _memory(model: AudioVisualLM, precision: str, low: bool) -> Memory:
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     answered = one.length - RESPONSE + model.max_new_tokens
     learning = [weight for weight in model.parameters() if weight.requires_grad]
-    return Memory(
+    memory = Memory(
         precision,
         weights=_bytes(list(model.parameters())),
         learning=3 * _bytes(learning) + copies,
@@ -272,6 +273,7 @@ def _memory(model: AudioVisualLM, precision: str, low: bool) -> Memory:
         checkpointed=outside + again + logits,
         cache=2 * layers * heads * size * answered * element + config.vocab_size * 4,
     )
+    return memory, one
 
 
 def _quantised(model: AudioVisualLM, stated: Memory, precision: str) -> Memory | None:

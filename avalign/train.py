@@ -38,6 +38,7 @@ from avalign.recipe import Recipe, Stage
 from avalign.recipe_io import read, write
 from avalign.recipe_kept import changed_files, differing, keep, refuse_changed_copies
 from avalign.versions import versions
+from avalign.whole import write_whole
 
 COMPLETE = "complete"  # the file that a checkpoint gets last; without it, a checkpoint was cut short
 LOSSES = "losses.safetensors"  # what the losses themselves have learnt: a temperature
@@ -187,16 +188,6 @@ def _last_whole(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """All of the text or none of it, whenever the process is killed."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
 # ---- training ------------------------------------------------------------------------------------
 
 
@@ -247,14 +238,14 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
             if _is_first_process():
                 _save(done, model, objective, trained)
-                _write_whole(done / COMPLETE, "")
+                write_whole(done / COMPLETE, "")
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
             trainer.accelerator.wait_for_everyone()
         first_draw += stage.steps * recipe.train.batch_size
     if _is_first_process():
         _save(run / "model", model, objective, trained)
-        _write_whole(run / "model" / COMPLETE, "")
+        write_whole(run / "model" / COMPLETE, "")
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
@@ -277,7 +268,7 @@ def _note_loaded(run: Path, model: AudioVisualLM) -> None:
     reports = {part: getattr(getattr(model, part), "loaded", None) for part in PARTS}
     found = {part: report.as_dict() for part, report in reports.items() if report is not None}
     if found:
-        _write_whole(run / "loaded.json", json.dumps(found, indent=1) + "\n")
+        write_whole(run / "loaded.json", json.dumps(found, indent=1) + "\n")
 
 
 def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
@@ -430,7 +421,7 @@ class _MarkWhole(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            _write_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+            write_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
 
 
 class _Progress(TrainerCallback):
@@ -492,4 +483,4 @@ def _forget_after(log: Path, stage: str, step: int) -> None:
         passed = passed or (record["stage"] == stage and record["step"] > step)
         if not passed:
             kept.append(line + "\n")
-    _write_whole(log, "".join(kept))
+    write_whole(log, "".join(kept))

@@ -269,7 +269,7 @@ for place, count in json.loads(moments):  # each in a process of its own, which 
         if place == "step":
             die_at(t.Learner, "forward", count)
         if place == "mark":
-            die_at(t, "_write_whole", count, lambda path, text: path.name == t.COMPLETE)
+            die_at(t, "write_whole", count, lambda path, text: path.name == t.COMPLETE)
         t.train(read(recipe, settings), Path(run), resume=Path(run).exists())
         os._exit(0)
     ended = os.waitpid(child, 0)[1]

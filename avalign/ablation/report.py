@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,25 +11,18 @@ from typing import Any
 
 from avalign.ablation.tables import as_markdown, clear, heading, n_of, shown, took, within
 from avalign.meerkatbench.page import folded, table, whole_page
+from avalign.whole import write_whole
 
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 520, 150, 14, 24, 8, 20  # pixels
 BLUE, FAINT, GREY = "#0072b2", "#9aa4ab", "#dde3e6"
 
 
 def write(results: dict[str, Any], folder: Path) -> Path:
-    """Write the three files into `folder`; returns the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _whole(folder / "table.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    _whole(folder / "table.md", as_markdown(results))
-    _whole(folder / "report.html", page(results))
+    """Write the three files into `folder`, again and again while runs go on; returns the page."""
+    write_whole(folder / "table.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_whole(folder / "table.md", as_markdown(results))
+    write_whole(folder / "report.html", page(results))
     return folder / "report.html"
-
-
-def _whole(path: Path, text: str) -> None:
-    """All of it or nothing: it is written again and again while runs go on."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def page(results: dict[str, Any]) -> str:

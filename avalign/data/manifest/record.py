@@ -11,6 +11,7 @@ from typing import Any
 
 from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
+from avalign.whole import unfinished
 
 VERSION = 1  # of the schema; raised when a field is added, renamed or changes its meaning
 SPLITS = ("train", "val", "test")
@@ -147,17 +148,11 @@ def _numbers(row: Any, size: int) -> tuple[float, ...]:
 
 def write(records: Iterable[Record], file: Path) -> int:
     """Write a JSONL manifest, whole or not at all. Returns how many records it has; no two of one id."""
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    file.parent.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
-    try:
-        with open(unfinished, "w", encoding="utf-8") as lines:
-            for record in records:
-                if record.id in seen:
-                    raise AvalignError(f"{file}: two records have the id {record.id!r}")
-                seen.add(record.id)
-                lines.write(to_json(record) + "\n")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(file) as beside, open(beside, "w", encoding="utf-8") as lines:
+        for record in records:
+            if record.id in seen:
+                raise AvalignError(f"{file}: two records have the id {record.id!r}")
+            seen.add(record.id)
+            lines.write(to_json(record) + "\n")
     return len(seen)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from avalign.batch import TASKS
 from avalign.cache import cache_folder
 from avalign.data.manifest.record import SPLITS, VERSION, Record, from_json
 from avalign.errors import AvalignError
+from avalign.whole import unfinished
 
 ENDINGS = (".jsonl", ".parquet")
 COLUMNS = np.dtype([("begin", "<u8"), ("id", "<u8"), ("split", "u1"), ("task", "u1")])
@@ -97,7 +96,7 @@ def _index(file: Path, progress: Progress) -> np.ndarray:
         rows = np.fromiter(_rows(file, progress), COLUMNS)
         if not len(rows):
             raise AvalignError(f"{file}: holds no record")
-        with _whole(kept) as unfinished, open(unfinished, "wb") as opened:
+        with unfinished(kept) as beside, open(beside, "wb") as opened:
             np.save(opened, rows)
     index: np.ndarray = np.load(kept)
     return index
@@ -134,7 +133,7 @@ def _as_lines(file: Path) -> Path:
     kept = _kept(file, ".jsonl")
     if not kept.is_file():
         try:
-            with _whole(kept) as unfinished, open(unfinished, "w", encoding="utf-8") as lines:
+            with unfinished(kept) as beside, open(beside, "w", encoding="utf-8") as lines:
                 for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
                     for row in rows.to_pylist():
                         full = {name: value for name, value in row.items() if value is not None}
@@ -151,15 +150,3 @@ def _kept(file: Path, ending: str) -> Path:
     return (
         cache_folder() / "manifests" / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ending)
     )
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A name to write to; what is written gets the file's own name only when all of it is there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
