@@ -32,6 +32,7 @@ class Sample:
     audio: np.ndarray | None = None
     sample_rate: int = 16_000  # of `audio`, in Hz
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # where the sounding object is
+    consensus: int = 1  # of `boxes` that must cover a point for it to count in full: several annotators
     intervals: tuple[tuple[float, float], ...] = ()  # when it sounds
     label: str | None = None  # its class
     kind: str | None = None  # AVFC: "type1".."type4"; AVQA: question type

@@ -66,6 +66,9 @@ SHIPPED: dict[str, dict[str, str]] = {
         "paired_folder": "avalign.data.paired_folder:PairedFolder",
         "manifest": "avalign.data.manifest:Manifest",
     },
+    "dataset": {
+        "vgg_ss": "avalign.avfit.vgg_ss:VggSs",
+    },
 }
 
 # kind -> its plural; both are understood wherever a kind is written

@@ -62,6 +62,7 @@ WIRED: dict[str, tuple[Any, ...]] = {
     "loss": (),
     "llm": (TEXTS,),
     "source": (),
+    "dataset": (),
 }
 
 

@@ -93,6 +93,7 @@ class Manifest:
             frame_times=record.frame_times if len(record.frame_times) > 1 else (),
             sample_rate=rate,
             boxes=record.boxes,
+            consensus=record.consensus,
             intervals=record.intervals,
             label=record.label,
             kind=record.kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Record:
 
     Paths are relative to the manifest's folder, with "/". `image` may be a video: `frame_times` says which
     frames are meant; one is a picture, several are a film. `audio` may be a video or a long recording; the
-    span says which part is meant.
+    span says which part is meant. A phrasing holds "<image>" and "<audio>" where the media belong.
     Units: boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; times in seconds: of the file for
            frame_times and the span, of the span for intervals
     """
@@ -32,8 +32,9 @@ class Record:
     task: str  # one of TASKS
     split: str  # one of SPLITS
     source: str  # the data set it was made from
-    instruction: str  # holds "<image>" and "<audio>" where the media belong
     response: str
+    instruction: str = ""  # a phrasing; "" where one of the task's is drawn when the sample is used
+    slots: dict[str, Any] = field(default_factory=dict)  # what its <class>, <box> and <time> stand for
     image: str | None = None
     frame_times: tuple[float, ...] = ()
     audio: str | None = None
@@ -41,6 +42,7 @@ class Record:
     audio_end: float | None = None
     references: tuple[str, ...] = ()
     boxes: tuple[tuple[float, float, float, float], ...] = ()
+    consensus: int = 1  # annotated boxes that must cover a point of the picture for it to count in full
     intervals: tuple[tuple[float, float], ...] = ()
     label: str | None = None
     kind: str | None = None
@@ -78,13 +80,18 @@ class Record:
 
 FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys((f.name for f in fields(Record)), (str,))
 FIELDS |= dict.fromkeys(("audio_start", "audio_end"), (int, float))
-FIELDS |= dict.fromkeys(("references", "boxes", "intervals", "frame_times"), (list,)) | {"version": (int,)}
-REQUIRED = ("id", "task", "split", "source", "instruction", "response", "version")
+FIELDS |= dict.fromkeys(("references", "boxes", "intervals", "frame_times"), (list,))
+FIELDS |= {"version": (int,), "consensus": (int,), "slots": (dict,)}
+REQUIRED = ("id", "task", "split", "source", "response", "version")
+DEFAULTS = {
+    f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(Record)
+}
 _SAID: dict[tuple[type, ...], str] = {
     (str,): "a text",
     (int, float): "a number",
     (list,): "a list",
     (int,): "a whole number",
+    (dict,): "an object",
 }
 
 
@@ -94,9 +101,9 @@ def stays_inside(path: str) -> bool:
 
 
 def to_json(record: Record) -> str:
-    """A line of a manifest, without the line's end. Fields that hold nothing are left out."""
-    fields = {name: getattr(record, name) for name in FIELDS}
-    kept = {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
+    """A line of a manifest, without the line's end. Fields that hold their default are left out."""
+    values = {name: getattr(record, name) for name in FIELDS}
+    kept = {name: value for name, value in values.items() if name in REQUIRED or value != DEFAULTS[name]}
     if "provenance" in kept:  # of any shape: kept as text, so that all lines have the same columns
         kept["provenance"] = json.dumps(kept["provenance"], ensure_ascii=False, sort_keys=True)
     return json.dumps(kept, ensure_ascii=False, allow_nan=False)

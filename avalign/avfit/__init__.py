@@ -1,0 +1,1 @@
+"""AVFIT: instruction samples made from public audio-visual data sets, by one command."""
