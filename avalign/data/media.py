@@ -10,6 +10,7 @@ import numpy as np
 
 from avalign.errors import AvalignError
 
+PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # none that runs programs, as EPS does
 END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: annotations are rounded
 
 
@@ -34,7 +35,7 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as stored:
+            with Image.open(path, formats=PICTURES) as stored:
                 upright = ImageOps.exif_transpose(stored)
                 if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255, not scale them
                     return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
@@ -44,7 +45,7 @@ def read_image(path: str | Path) -> np.ndarray:
                 return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError:
         raise MediaError(path, "is not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+    except Exception as error:  # of decoders, on broken files: struct.error, KeyError, ... by the format
         raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
 
 
@@ -72,6 +73,8 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
         from avalign.data.video import decode_audio
 
         audio, rate = decode_audio(path, start, end, f"cannot be decoded as audio: {error}")
+    except (ValueError, OverflowError, MemoryError, RuntimeError) as error:  # a header that says too much
+        raise MediaError(path, f"cannot be decoded as audio: {error}") from error
     check_audio(audio, path)
     return audio.mean(axis=1), rate
 

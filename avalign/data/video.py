@@ -12,14 +12,19 @@ import numpy as np
 
 from avalign.data.media import END_SLACK, MediaError, too_short
 
+CONTAINERS = (  # that hold their own media: a playlist (HLS, concat, SDP) would open other files
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,"
+    "mp3,aac,wav,w64,ogg,flac,aiff,au,caf,amr,ac3"
+)
+
 
 def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
     """For each time, in seconds from the start, the last frame that begins by then: (k, h, w, 3) uint8.
 
     Within END_SLACK of the end the last frame is taken; a time behind that raises MediaError.
     """
-    with _opened(path, "cannot be decoded as a video") as container:
-        stream = _stream(container, "video", path)
+    with opened(path, "cannot be decoded as a video") as container:
+        stream = stream_of(container, "video", path)
         return np.stack([_upright(_shown_at(container, stream, time, path)) for time in times])
 
 
@@ -47,53 +52,65 @@ def decode_audio(path: str | Path, start: float, end: float | None, why_not: str
 
     why_not: why the file is being tried as a video, said when it is none either
     """
-    import av
-
-    with _opened(path, why_not) as container:
-        stream = _stream(container, "audio", path)
+    with opened(path, why_not) as container:
+        stream = stream_of(container, "audio", path)
         rate = int(stream.rate)
-        if start:
-            container.seek(int(Fraction(start) / stream.time_base), stream=stream, backward=True)
-        to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-        pieces, first, position = [], round(start * rate), None
+        pieces, first, reached = [], round(start * rate), 0
         last = None if end is None else round(end * rate)
-        for frame in container.decode(stream):
-            for piece in to_float.resample(frame):
-                if position is None:
-                    begin = stream.start_time or 0
-                    position = (
-                        0
-                        if frame.pts is None
-                        else round(float((frame.pts - begin) * stream.time_base) * rate)
-                    )
-                samples = piece.to_ndarray().T
-                low = max(0, first - position)
-                high = len(samples) if last is None else min(len(samples), last - position)
-                if high > low:
-                    pieces.append(samples[low:high])
-                position += len(samples)
-            if last is not None and position is not None and position >= last:
+        for position, samples in decoded_audio(container, stream, start):
+            low = max(0, first - position)
+            high = len(samples) if last is None else min(len(samples), last - position)
+            if high > low:
+                pieces.append(samples[low:high])
+            reached = position + len(samples)
+            if last is not None and reached >= last:
                 break
         heard = sum(map(len, pieces))
         wanted = 1 if last is None else last - first - round(END_SLACK * rate)
         if heard < wanted:
-            raise MediaError(path, too_short((position or 0) / rate, start, end))
+            raise MediaError(path, too_short(reached / rate, start, end))
         return np.concatenate(pieces).astype(np.float32), rate
 
 
+def decoded_audio(container: Any, stream: Any, start: float = 0.0) -> Iterator[tuple[int, np.ndarray]]:
+    """The sound piece by piece from `start` seconds or before it on: where a piece begins, in samples from
+    the stream's begin, and its samples, (samples, channels) float32."""
+    import av
+
+    if start:
+        container.seek(int(Fraction(start) / stream.time_base), stream=stream, backward=True)
+    rate = int(stream.rate)
+    to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+    position = None
+    for frame in container.decode(stream):
+        for piece in to_float.resample(frame):
+            if position is None:
+                begin = stream.start_time or 0
+                position = (
+                    0
+                    if frame.pts is None
+                    else round(float((frame.pts - begin) * stream.time_base) * rate)
+                )
+            samples = piece.to_ndarray().T
+            yield position, samples
+            position += len(samples)
+
+
 @contextmanager
-def _opened(path: str | Path, why_not: str) -> Iterator[Any]:
+def opened(path: str | Path, why_not: str) -> Iterator[Any]:
     """The file's container; whatever PyAV says of it, now or while it is decoded, becomes a MediaError."""
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options={"format_whitelist": CONTAINERS}) as container:
             yield container
-    except (av.FFmpegError, OSError) as error:
+    except MediaError:
+        raise
+    except Exception as error:  # of decoders and of what broken headers claim: rates of 0, times beyond int64
         raise MediaError(path, f"{why_not}; PyAV: {error}") from error
 
 
-def _stream(container: Any, kind: str, path: str | Path) -> Any:
+def stream_of(container: Any, kind: str, path: str | Path) -> Any:
     found = getattr(container.streams, kind)
     if not found:
         raise MediaError(path, f"holds no {kind}")

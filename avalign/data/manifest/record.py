@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
@@ -112,7 +113,16 @@ def to_json(record: Record) -> str:
 def from_json(line: bytes | str) -> Record:
     """The record of a line. AvalignError if it is none, lacks a field, or has one of another kind."""
     try:
-        found = json.loads(line)
+        return _from_json(line)
+    except RecursionError:
+        raise AvalignError("is nested too deeply") from None
+
+
+def _from_json(line: bytes | str) -> Record:
+    try:
+        found = json.loads(line, parse_constant=_no_number)
+        if b"\\u" in line if isinstance(line, bytes) else "\\u" in line:
+            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except ValueError as error:
         raise AvalignError(f"is not JSON: {error}") from error
     if not isinstance(found, dict):
@@ -135,7 +145,12 @@ def from_json(line: bytes | str) -> Record:
         if "frame_times" in found:
             found["frame_times"] = _numbers(found["frame_times"], len(found["frame_times"]))
         if "provenance" in found:
-            found["provenance"] = json.loads(found["provenance"])
+            found["provenance"] = json.loads(found["provenance"], parse_constant=_no_number)
+            if not isinstance(found["provenance"], dict):
+                raise ValueError("provenance: the JSON text of an object is needed")
+        for name in ("audio_start", "audio_end"):
+            if name in found:
+                _numbers([found[name]], 1)
     except (TypeError, ValueError) as error:
         raise AvalignError(f"record {found['id']!r}: {error}") from error
     return Record(**found)
@@ -149,8 +164,17 @@ def _texts(values: list[Any]) -> tuple[str, ...]:
 
 def _numbers(row: Any, size: int) -> tuple[float, ...]:
     if len(row) != size or not all(type(number) in (int, float) for number in row):
-        raise ValueError(f"{row} is not a list of {size} numbers")
-    return tuple(row)
+        raise ValueError(f"{row!s:.80} is not a list of {size} numbers")
+    try:
+        if all(map(math.isfinite, row)):
+            return tuple(row)
+    except OverflowError:  # whole numbers of hundreds of digits
+        pass
+    raise ValueError(f"{row!s:.80} holds a number that is too large")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write(records: Iterable[Record], file: Path) -> int:

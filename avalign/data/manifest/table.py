@@ -138,7 +138,7 @@ def _as_lines(file: Path) -> Path:
                     for row in rows.to_pylist():
                         full = {name: value for name, value in row.items() if value is not None}
                         lines.write(json.dumps(full, ensure_ascii=False) + "\n")
-        except pa.ArrowException as error:
+        except (pa.ArrowException, TypeError, ValueError, OSError) as error:  # or a column of another kind
             raise AvalignError(f"{file}: is not a Parquet file: {error}") from error
     return kept
 
