@@ -10,7 +10,16 @@ import numpy as np
 
 from avalign.errors import AvalignError
 
-PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # none that runs programs, as EPS does
+PICTURES = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+)  # none that runs programs, as EPS does
 END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: annotations are rounded
 
 
@@ -31,7 +40,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    _must_be_a_file(path)
+    must_be_a_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -60,7 +69,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     """
     import soundfile
 
-    _must_be_a_file(path)
+    must_be_a_file(path)
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
@@ -83,7 +92,7 @@ def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
     """The frames that a video shows at these seconds: (k, height, width, 3) uint8. Or MediaError."""
     from avalign.data.video import decode_frames
 
-    _must_be_a_file(path)
+    must_be_a_file(path)
     return decode_frames(path, times)
 
 
@@ -114,11 +123,14 @@ def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(audio, (0, samples - audio.shape[0]))
 
 
-def _must_be_a_file(path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise MediaError(path, "is a folder, not a file" if Path(path).is_dir() else "no such file")
-    if Path(path).stat().st_size == 0:
-        raise MediaError(path, "the file is empty")
+def must_be_a_file(path: str | Path) -> None:
+    try:
+        if not Path(path).is_file():
+            raise MediaError(path, "is a folder, not a file" if Path(path).is_dir() else "no such file")
+        if Path(path).stat().st_size == 0:
+            raise MediaError(path, "the file is empty")
+    except (OSError, ValueError) as error:  # a name too long, or one that no file can have
+        raise MediaError(path, f"cannot be looked up: {error}") from error
 
 
 def too_short(seconds: float, start: float, end: float | None) -> str:

@@ -87,9 +87,7 @@ def decoded_audio(container: Any, stream: Any, start: float = 0.0) -> Iterator[t
             if position is None:
                 begin = stream.start_time or 0
                 position = (
-                    0
-                    if frame.pts is None
-                    else round(float((frame.pts - begin) * stream.time_base) * rate)
+                    0 if frame.pts is None else round(float((frame.pts - begin) * stream.time_base) * rate)
                 )
             samples = piece.to_ndarray().T
             yield position, samples

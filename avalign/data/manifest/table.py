@@ -38,7 +38,7 @@ class Table:
     def __init__(self, root: Path, progress: Progress = lambda file, count: None) -> None:
         self.root = root
         self._maps: dict[int, mmap.mmap] = {}
-        self._files = [_as_lines(file) for file in files_of(root)]
+        self._files = [as_lines(file) for file in files_of(root)]
         indexes = [_index(file, progress) for file in self._files]
         self._first = np.cumsum([0, *map(len, indexes)])
         index = np.concatenate(indexes)
@@ -119,7 +119,7 @@ def _rows(file: Path, progress: Progress) -> Iterator[tuple[int, int, int, int]]
             begin += len(line)
 
 
-def _as_lines(file: Path) -> Path:
+def as_lines(file: Path) -> Path:
     """The same records as .jsonl: the file itself, or what the cache keeps of a Parquet file."""
     if file.suffix == ".jsonl":
         return file
