@@ -168,7 +168,8 @@ def _gone_through(
 def _survived(piece: Piece, read: Columns | None) -> Columns:
     if read is None:
         raise AvalignError(
-            f"{piece.path}: the process that read its bytes {piece.begin} to {piece.end} died: short of memory?"
+            f"{piece.path}: the process that read its bytes {piece.begin} to {piece.end} died; "
+            "was there memory left?"
         )
     return read
 
@@ -200,9 +201,8 @@ def _check_media(
     order = np.lexsort((uses["name"], uses["kind"]))
     uses = uses[order]
     del order
-    new = (
-        np.flatnonzero((uses["name"][1:] != uses["name"][:-1]) | (uses["kind"][1:] != uses["kind"][:-1])) + 1
-    )
+    names, kinds = uses["name"], uses["kind"]
+    new = np.flatnonzero((names[1:] != names[:-1]) | (kinds[1:] != kinds[:-1])) + 1
     starts = np.concatenate([np.zeros(min(1, len(uses)), np.int64), new])
     chosen = np.arange(len(starts))
     if options.sample is not None and options.sample < len(starts):

@@ -24,8 +24,15 @@ LONGEST = 16 << 20  # bytes of a line; what is longer is no record
 PICTURE, VIDEO, SOUND = range(3)
 
 ROWS = np.dtype(  # answer: a hash, 0 for none
-    [("begin", "<u8"), ("id", "<u8"), ("answer", "<u8"), ("line", "<u4"), ("file", "<u2")]
-    + [("task", "u1"), ("split", "u1")]
+    [
+        ("begin", "<u8"),
+        ("id", "<u8"),
+        ("answer", "<u8"),
+        ("line", "<u4"),
+        ("file", "<u2"),
+        ("task", "u1"),
+        ("split", "u1"),
+    ]
 )
 # start, end: the span, in seconds, NaN where not given; last: the last frame time or interval's end, or NaN
 USES = np.dtype(
@@ -120,8 +127,15 @@ def _take(line: bytes, begin: int, read: Read) -> None:
     read.origins += [(hashed(origin), row) for origin in origins_of(record)]
     answer = answer_of(record)
     read.rows.append(
-        (begin, hashed(record.id), hashed(answer) if answer else 0, read.lines, read.file)
-        + (TASKS.index(record.task), SPLITS.index(record.split))
+        (
+            begin,
+            hashed(record.id),
+            hashed(answer) if answer else 0,
+            read.lines,
+            read.file,
+            TASKS.index(record.task),
+            SPLITS.index(record.split),
+        )
     )
 
 
@@ -132,7 +146,7 @@ def uses_of(record: Record) -> Iterator[tuple[str, int, float, float, float]]:
         yield record.image, kind, NAN, NAN, _time(max(record.frame_times, default=None))
     if record.audio is not None:
         last = max((end for _, end in record.intervals), default=None)
-        yield record.audio, SOUND, *map(_time, (record.audio_start, record.audio_end, last))
+        yield record.audio, SOUND, _time(record.audio_start), _time(record.audio_end), _time(last)
 
 
 def _time(seconds: float | None) -> float:

@@ -204,7 +204,7 @@ def _lacking(file: Path) -> str:
 def judged(
     name: str, kind: int, facts: Facts, uses: list[Use], limits: Limits
 ) -> Iterator[tuple[str, int, str]]:
-    """(code, row of a record, detail): once for what is wrong with the file, once a use for what is with that."""
+    """(code, row of a record, detail): once for what a file suffers from, once a use for what a use does."""
     users = f"{name}, used by {len(uses)} record{'s' * (len(uses) > 1)}"
     first = uses[0].row
     if facts.code:

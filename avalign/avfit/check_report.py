@@ -1,10 +1,11 @@
-"""A check's outcome as report.json, report.md, every finding in findings.txt, and a table for the terminal."""
+"""A check's outcome: report.json, report.md, every finding in findings.txt, a table on the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from avalign.whole import unfinished, write_whole
 ALL = "findings.txt"
 _NOTES = (
     "Pictures are decoded whole, sounds whole; of videos all packets are read and the key frames decoded.",
-    "A finding about a media file counts once a file; one about a span, an interval or a frame time once a use.",
+    "A finding about a media file counts once a file; one about a span, an interval or a frame time once "
+    "a use.",
     "Silent, peaks and spectrum: of the mean of a sound's channels. A sound may be upsampled: where its rate "
     "is at least the stated one and yet all but a millionth of its energy lies below 0.55 of half of that.",
     "The class or answer of a task: a record's label; AVFC: the verdict; AVQA: the response.",
@@ -100,7 +102,8 @@ def _as_markdown(report: dict[str, Any]) -> Iterator[str]:
     if report["findings"]:
         yield "| severity | finding | count | meaning |\n|---|---|---:|---|"
         for finding in report["findings"]:
-            yield "| {severity} | {code} | {count:,} | {meaning} |".format(**finding)
+            meaning = escape(finding["meaning"], quote=False)
+            yield f"| {finding['severity']} | {finding['code']} | {finding['count']:,} | {meaning} |"
     else:
         yield "Nothing was found to be wrong."
     for finding in report["findings"]:
@@ -115,21 +118,22 @@ def _as_markdown(report: dict[str, Any]) -> Iterator[str]:
         common = "" if line["most common"] is None else f"`{_code(line['most common'])}`"
         yield f"| {line['task']} | {line['split']} | {line['records']:,} | {common} | {share} |"
     if report["media"]:
-        yield "\n## Media\n\n| kind | files | checked | measured now | known from the cache |\n|---|---:|---:|---:|---:|"
+        yield "\n## Media\n"
+        yield "| kind | files | checked | measured now | known from the cache |\n|---|---:|---:|---:|---:|"
         for kind, counts in report["media"].items():
             yield f"| {kind} | " + " | ".join(f"{count:,}" for count in counts.values()) + " |"
     yield "\n## What was checked\n"
     limits = report["options"]["limits"]
     yield (
-        f"- A sound's rate: at least {limits['min_rate']:,} Hz; silent: nothing above {limits['silence']:g} dB of "
-        f"full scale; clipped: more than {limits['clipped']:g} of the samples at full scale; a picture's shorter "
-        f"side: at least {limits['min_side']} pixels; a class or answer: at most {report['options']['share']:g} of "
-        "a task and split of 20 records or more."
+        f"- A sound's rate: at least {limits['min_rate']:,} Hz; silent: nothing above "
+        f"{limits['silence']:g} dB of full scale; clipped: more than {limits['clipped']:g} of the samples at "
+        f"full scale; a picture's shorter side: at least {limits['min_side']} pixels; a class or answer: at "
+        f"most {report['options']['share']:g} of a task and split of 20 records or more."
     )
     for note in report["notes"]:
         yield f"- {note}"
 
 
 def _code(text: str) -> str:
-    """Text between back ticks in a table."""
-    return text.replace("`", "'").replace("|", "\\\\|").replace("\n", " ")
+    """Text between back ticks, in a table too."""
+    return text.replace("`", "'").replace("|", "\u00a6")

@@ -29,7 +29,7 @@ class Whole:
         self.lines, self.rows, self.findings = lines, rows, findings
 
     def repeated_ids(self) -> None:
-        """Each record whose id an earlier one has; read again to be sure that not just the hashes are equal."""
+        """Each record whose id an earlier one has; read again: hashes might be equal by chance."""
         ids = self.rows["id"]
         order = np.argsort(ids, kind="stable")
         repeats = np.flatnonzero(ids[order][1:] == ids[order][:-1])

@@ -1,4 +1,4 @@
-"""What can be wrong with a manifest: every finding by a plain phrase, how grave it is, how often, and where."""
+"""What can be wrong with a manifest: each finding by a plain phrase, its severity, how often, and where."""
 
 from __future__ import annotations
 

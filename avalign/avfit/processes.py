@@ -1,4 +1,4 @@
-"""Work shared by processes, in order, with few tasks under way; a process that dies takes one task with it."""
+"""Work shared by processes, in order, few tasks under way; a process that dies costs one task."""
 
 from __future__ import annotations
 
