@@ -54,3 +54,35 @@ def check(
     typer.echo(f"The whole report: {place / 'report.md'}")
     if report["errors"] or (strict and report["warnings"]):
         raise typer.Exit(1)
+
+
+@data.command()
+def show(
+    folder: ManifestFolder,
+    out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
+    media: MediaRoot = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only of this split.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only of this data set.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only of this class.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Samples shown.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each sound, at most.")] = 10.0,
+) -> None:
+    """Write samples of a manifest as a page: pictures with boxes, sounds with intervals and a player."""
+    from avalign.avfit.show import show as show_samples
+
+    root = media or (folder if folder.is_dir() else folder.parent)
+    shown = show_samples(
+        folder,
+        root,
+        out,
+        task=task,
+        split=split,
+        source=source,
+        label=label,
+        count=count,
+        seed=seed,
+        seconds=seconds,
+    )
+    typer.echo(f"{out}: {shown} samples")
