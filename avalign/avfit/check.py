@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -265,17 +265,20 @@ def _verdicts(
 def _judge(
     wanted: list[_Wanted], *, root: Path, limits: Limits, contents: bool, kept: Path
 ) -> list[_Verdict]:
-    return [_judged_one(one, root, limits, contents, kept) for one in wanted]
+    with kept_facts(kept) as known:
+        return [_judged_one(one, root, limits, contents, known) for one in wanted]
 
 
-def _judged_one(one: _Wanted, root: Path, limits: Limits, contents: bool, kept: Path) -> _Verdict:
+def _judged_one(
+    one: _Wanted, root: Path, limits: Limits, contents: bool, known: Callable[[str], Facts | None]
+) -> _Verdict:
     if leads_out(root, one.name):
         return _Verdict(one.place, [("media leads out of the root", one.uses[0].row, one.name)], 0, None)
     path = root / one.name
     facts = new = None
     try:
         key = key_of(path, one.kind)
-        facts = kept_facts(kept, key)
+        facts = known(key)
     except (OSError, ValueError):  # no such file, or none that could be
         key = ""
     if facts is None:

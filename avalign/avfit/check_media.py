@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from avalign.avfit.check_lines import PICTURE, SOUND, VIDEO
+from avalign.avfit.cut_off import lacking
 from avalign.avfit.sound_meter import SoundMeter, step_of
 from avalign.data.media import END_SLACK, MediaError, must_be_a_file, read_image
 from avalign.data.video import decoded_audio, opened, stream_of
@@ -88,8 +89,10 @@ def measured(file: Path, kind: int) -> Facts:
     try:
         return {PICTURE: _picture, VIDEO: _video, SOUND: _sound}[kind](file)
     except MediaError as error:
-        broken = "truncated" in error.why or "moov atom not found" in error.why
-        return Facts(code="media breaks off" if broken else "media cannot be decoded", why=error.why)
+        lacks = lacking(file)
+        if lacks or "truncated" in error.why:
+            return Facts(code="media breaks off", why=lacks or error.why)
+        return Facts(code="media cannot be decoded", why=error.why)
 
 
 def digest(file: Path) -> str:
@@ -127,7 +130,8 @@ def _video(file: Path) -> Facts:
             raise MediaError(file, "holds no frame that can be decoded")
         end = last + 1 / float(stream.average_rate or 25)
         promised = (container.duration or 0) / 1_000_000
-    return Facts(width=size[0], height=size[1], end=end, breaks=_broken(promised, max(reached, end)))
+    breaks = lacking(file) or _broken(promised, max(reached, end))
+    return Facts(width=size[0], height=size[1], end=end, breaks=breaks)
 
 
 def _sound(file: Path) -> Facts:
@@ -161,7 +165,7 @@ def _sound(file: Path) -> Facts:
         peaks=meter.peaks().hex(),
         full_scale=meter.full_scale(),
         band=meter.band(),
-        breaks=_lacking(file) or _broken(promised, meter.seconds),
+        breaks=lacking(file) or _broken(promised, meter.seconds),
     )
 
 
@@ -169,32 +173,6 @@ def _broken(promised: float, there: float) -> str:
     """Half a second or a fiftieth may lack: what headers say is rounded, and padded by codecs."""
     if promised - there > max(0.5, 0.02 * promised):
         return f"{there:.2f} s are there, its header says {promised:.2f} s"
-    return ""
-
-
-def _lacking(file: Path) -> str:
-    """What a .wav or Ogg file lacks by its own marks, which decoders pass over in silence."""
-    with open(file, "rb") as opened_file:
-        head, size = opened_file.read(12), file.stat().st_size
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            at = 12
-            while len(chunk := opened_file.read(8)) == 8:
-                length = int.from_bytes(chunk[4:], "little")
-                at += 8
-                if chunk[:4] == b"data":
-                    lacks = 0 if length in (0, 0xFFFFFFFF) else at + length - size  # those: of a stream
-                    return f"{lacks} of {length} bytes of samples are lacking" if lacks > 0 else ""
-                at += length + length % 2
-                opened_file.seek(at)
-        elif head[:4] == b"OggS":
-            opened_file.seek(max(0, size - (1 << 17)))
-            tail = opened_file.read()
-            page = tail.rfind(b"OggS")
-            if page < 0 or len(tail) < page + 27 or not tail[page + 5] & 4:
-                return "its last Ogg page is not marked as the last"
-            segments = tail[page + 26]
-            whole = page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
-            return "its last Ogg page is cut off" if len(tail) < whole else ""
     return ""
 
 

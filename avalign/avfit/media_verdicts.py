@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 from avalign.avfit.check_media import Facts
@@ -22,7 +24,7 @@ def verdicts_file() -> Path:
     file = cache_folder() / "manifests" / "media.sqlite"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(file) as kept:
+        with closing(_opened(file)) as kept, kept:
             kept.execute("PRAGMA journal_mode=WAL")  # read by some processes while one writes
             kept.execute("CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, found TEXT) WITHOUT ROWID")
     except (sqlite3.Error, OSError) as error:
@@ -39,8 +41,15 @@ def key_of(path: Path, kind: int) -> str:
     return hashlib.blake2b(name, digest_size=16).hexdigest()
 
 
-def kept_facts(file: Path, key: str) -> Facts | None:
-    row = _reading(file).execute("SELECT found FROM facts WHERE key = ?", (key,)).fetchone()
+@contextmanager
+def kept_facts(file: Path) -> Iterator[Callable[[str], Facts | None]]:
+    """What looks up the facts of a key."""
+    with closing(_opened(file)) as kept:
+        yield partial(_found, kept)
+
+
+def _found(kept: sqlite3.Connection, key: str) -> Facts | None:
+    row = kept.execute("SELECT found FROM facts WHERE key = ?", (key,)).fetchone()
     return None if row is None else Facts(**json.loads(row[0]))
 
 
@@ -66,8 +75,3 @@ class Keeper:
 
 def _opened(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(file, timeout=60)
-
-
-@lru_cache(maxsize=1)
-def _reading(file: Path) -> sqlite3.Connection:
-    return _opened(file)
