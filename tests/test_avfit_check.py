@@ -208,6 +208,7 @@ def test_bad_lines_are_named_and_the_others_read_on(folder: Path) -> None:
         lines[0].replace(b'"id": "arig"', b'"id": "\\ud800"'),
         lines[0].replace(b"0.9]]", b"1e999]]"),
         lines[0].replace(b"0.9]]", b"1" * 400 + b"]]"),
+        lines[0].replace(b"0.9]]", b"1" * 5000 + b"]]"),
         lines[0].replace(b"0.9]]", b"NaN]]"),
         lines[0].replace(b'"{', b'"[{').replace(b'}"', b'}]"'),  # provenance that is a list
     ]
