@@ -106,6 +106,9 @@ def test_any_line_is_a_record_or_a_finding(folder: Path, written: list[bytes]) -
     for finding in report["findings"]:
         assert all(one["where"].startswith(("m.jsonl:", "task ")) for one in finding["examples"])
     json.loads((folder / "check" / "report.json").read_text())
+    with suppress(AvalignError):
+        Manifest().prepare(str(folder), seed=0)
+        show(folder, folder, folder / "page.html", count=3)
     for line in written:
         try:
             record = from_json(line)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -75,15 +75,15 @@ def check(folder: Path, root: Path, options: Options, findings: Findings) -> Che
         raise AvalignError(f"{root}: no such folder of media (give --no-media to leave media alone)")
     files = files_of(folder)
     checked = Checked(findings, [file.name for file in files])
-    manifest = _Lines(files, findings)
-    rows, uses, origins = _gone_through(manifest, checked, options)
-    whole = Whole(manifest, rows, findings)
-    whole.repeated_ids()
-    checked.tasks = whole.balance(options.share)
-    whole.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
-    whole.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
-    if options.media:
-        _check_media(manifest, root, rows, uses, checked, options)
+    with closing(_Lines(files, findings)) as manifest:
+        rows, uses, origins = _gone_through(manifest, checked, options)
+        whole = Whole(manifest, rows, findings)
+        whole.repeated_ids()
+        checked.tasks = whole.balance(options.share)
+        whole.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
+        whole.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
+        if options.media:
+            _check_media(manifest, root, rows, uses, checked, options)
     return checked
 
 
@@ -103,7 +103,7 @@ class _Lines:
     def __init__(self, files: list[Path], findings: Findings) -> None:
         self.names: list[str] = []
         self.paths: list[Path] = []
-        self._maps: dict[int, mmap.mmap] = {}
+        self._opened: dict[int, BinaryIO] = {}
         self.rows = np.zeros(0, ROWS)
         for file in files:
             try:
@@ -127,12 +127,14 @@ class _Lines:
 
     def record(self, row: int) -> Record:
         file, begin = int(self.rows["file"][row]), int(self.rows["begin"][row])
-        if file not in self._maps:
-            with open(self.paths[file], "rb") as opened:
-                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        lines = self._maps[file]
-        end = lines.find(b"\n", begin)
-        return from_json(lines[begin : len(lines) if end < 0 else end])
+        if file not in self._opened:
+            self._opened[file] = open(self.paths[file], "rb")  # not mapped: gigabytes of pages would stay
+        self._opened[file].seek(begin)
+        return from_json(self._opened[file].readline())
+
+    def close(self) -> None:
+        for opened in self._opened.values():
+            opened.close()
 
 
 def _gone_through(

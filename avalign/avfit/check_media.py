@@ -91,8 +91,13 @@ def measured(file: Path, kind: int) -> Facts:
     except MediaError as error:
         lacks = lacking(file)
         if lacks or "truncated" in error.why:
-            return Facts(code="media breaks off", why=lacks or error.why)
-        return Facts(code="media cannot be decoded", why=error.why)
+            return Facts(code="media breaks off", why=lacks or without_path(error))
+        return Facts(code="media cannot be decoded", why=without_path(error))
+
+
+def without_path(error: MediaError) -> str:
+    """Why, without the whole path that decoders put into what they say: the record's path stands beside."""
+    return error.why.replace(error.file, Path(error.file).name)
 
 
 def digest(file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from avalign.avfit.check_media import leads_out
+from avalign.avfit.check_media import leads_out, without_path
 from avalign.avfit.check_record import written_slot
 from avalign.data.manifest.record import Record
 from avalign.data.media import MediaError, read_audio, read_frames, read_image, resample
@@ -47,7 +47,7 @@ def _or_why(name: str | None, made: Callable[[], str]) -> str:
     try:
         return "" if name is None else made()
     except MediaError as error:
-        return f"<p class=unread>{escape(name or '')}: {escape(error.why)}</p>"
+        return f"<p class=unread>{escape(name or '')}: {escape(without_path(error))}</p>"
 
 
 def _file(root: Path, name: str) -> Path:
