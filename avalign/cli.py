@@ -116,7 +116,9 @@ def train(
 def eval(
     run: RunFolder,
     overrides: Overrides = None,
-    samples: Annotated[int | None, typer.Option(help="Samples of each task.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="N|all", help="Samples of each task; all that there are.")
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
 ) -> None:
