@@ -25,7 +25,6 @@ from avalign.meerkatbench.metrics import segments
 
 COLLAR = 0.2  # seconds by which an onset, or an offset, may be off
 SHARE = 0.5  # of the true event's length, by which its offset may be off if that is more
-ROUNDING = 1e-9  # seconds: 2.3 - 2.1 is not above 0.2
 DEFINITIONS = {
     "sound-event segment F1": "as sed_eval: 1 s segments [k, k + 1), 2TP / (2TP + FP + FN) over all clips and "
     "classes",
@@ -75,10 +74,10 @@ def matched(predicted: Sequence[Interval], true: Sequence[Interval], *, offsets:
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
     p, t = np.asarray(predicted, dtype=float)[:, None], np.asarray(true, dtype=float)[None]
-    near = abs(p[..., 0] - t[..., 0]) <= COLLAR + ROUNDING
+    near = abs(p[..., 0] - t[..., 0]) <= COLLAR
     if offsets:
         allowed = np.maximum(COLLAR, SHARE * (t[..., 1] - t[..., 0]))
-        near &= abs(p[..., 1] - t[..., 1]) <= allowed + ROUNDING
+        near &= abs(p[..., 1] - t[..., 1]) <= allowed
     return int((maximum_bipartite_matching(csr_matrix(near)) >= 0).sum())
 
 
