@@ -348,7 +348,7 @@ def _check_wants(part: str, module: nn.Module) -> None:
 
 
 def _image_map(fused: Fused, place: int) -> np.ndarray | None:
-    """Attention over sample `place`'s picture, (rows, columns), or None where there is no square of patches."""
+    """Attention over sample `place`'s picture, (rows, columns); None where its patches are no square."""
     if fused.image_map is None or fused.image.where is None:
         return None
     real = fused.audio.mask[place]

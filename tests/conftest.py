@@ -1,4 +1,4 @@
-"""What holds in every test. Workers of `pytest -n 2` have one thread each: together they fill two cores, and wait for nobody."""
+"""What holds in every test: workers of `pytest -n 2` have one thread each, and nobody starts Java."""
 
 import os
 

@@ -148,8 +148,8 @@ SETS: dict[str, list[tuple[str, list[str]]]] = {
     ],
     "long and repeated": [
         (
-            "a man plays the guitar and a woman sings while people clap and a dog barks and a dog barks and a dog "
-            "barks",
+            "a man plays the guitar and a woman sings while people clap and a dog barks and a dog barks "
+            "and a dog barks",
             [
                 "a man plays the guitar while a woman sings and the people in the hall clap",
                 "a man and a woman make music",
@@ -221,6 +221,7 @@ def test_meteor_is_not_available_rather_than_another_measure(monkeypatch):
     assert captions.meteor([("a", "dog")], [[("a", "dog")]]) is None
 
 
+@pytest.mark.wide
 def test_meteor_by_its_own_program(monkeypatch):
     """Its jar as pycocoevalcap brings it: the figure of pycocoevalcap's own wrapper."""
     monkeypatch.delenv("AVALIGN_METEOR_JAR")

@@ -271,7 +271,7 @@ def test_all_of_an_endless_source_is_refused(tmp_path):
         evaluate(Perfect(), MadeUp(), **SETTINGS | {"samples": "all"}, out=tmp_path)
     with pytest.raises(AvalignError, match="must be a number or all, got 'al'"):
         evaluate(Perfect(), Listed(), **SETTINGS | {"samples": "al"}, out=tmp_path)
-    with pytest.raises(AvalignError, match="split 'val' has no sample of task 'arig'. It has: none"):
+    with pytest.raises(AvalignError, match=r"split 'val' has no sample of task 'arig'\. It has: none"):
         evaluate(Perfect(), Listed(), **SETTINGS, out=tmp_path, split="val")
 
 

@@ -215,7 +215,8 @@ def test_predictions_score_as_the_model_that_made_them(tmp_path: Path) -> None:
 
 def clip(name: str, **changes: Any) -> Record:
     return Record(
-        id=name, task="igatl", split="test", source="x", response="[1, 3]", audio="a.wav", intervals=((1.0, 3.0),),
+        id=name, task="igatl", split="test", source="x", response="[1, 3]", audio="a.wav",
+        intervals=((1.0, 3.0),),
         label="dog", **changes,
     )  # fmt: skip
 

@@ -51,10 +51,11 @@ class Arig:
         "cIoU AUC": "trapezoid area under the share of cIoU >= i/20, i = 0..20 (least: 0.025); box protocol",
         "mean cIoU": "mean of cIoU; box protocol",
         "class accuracy": "label answered with the box equals the true class after normalisation",
-        "map cIoU@0.5": "share of samples with map cIoU >= 0.5; heat-map protocol: the map resized to 224 x 224 "
-        "(bilinear, corners on corners, as EZ-VSL), its top 50 % of pixels 1; truth as for boxes. A truth of "
-        "under a quarter of the image cannot reach 0.5. An answer without its map counts as 0. Beside it a "
-        "constant map (whole image) and one that falls with the distance from the centre (centre box)",
+        "map cIoU@0.5": "share of samples with map cIoU >= 0.5; heat-map protocol: the map resized to 224 "
+        "x 224 (bilinear, corners on corners, as EZ-VSL), its top 50 % of pixels 1; truth as for boxes. A "
+        "truth of under a quarter of the image cannot reach 0.5. An answer without its map counts as 0. "
+        "Beside it a constant map (whole image) and one that falls with the distance from the centre (centre "
+        "box)",
         "map AUC": "trapezoid area under the share of map cIoU >= i/20, i = 0..20; heat-map protocol",
         "mean map cIoU": "mean of map cIoU; heat-map protocol",
     }

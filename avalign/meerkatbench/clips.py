@@ -8,16 +8,17 @@ What belongs to a clip says `provenance["clip"]` of its samples; each asks for o
     Type@AV                       mean of these three
     Event@AV                      per class the counts of audio and visual added, then averaged likewise
 
-The seconds of a class that are audio-visual are those answered to that question; where it was not asked, those
-in which the class is both heard and seen, by the answers to both questions, as AVVP has it. Where every class
-is asked in every clip, these are AVVP's numbers. They are counted twice: on segments with their ends included,
-and, "half-open", on [start, end) as AVVP's published code fills its rows (`GT[class, onset:offset] = 1`), which
-is what its published results stand on.
+The seconds of a class that are audio-visual are those answered to that question; where it was not asked,
+those in which the class is both heard and seen, by the answers to both questions, as AVVP has it. A clip
+counts where it was asked: AVVP asks for every class in every clip, and only then are these its numbers. They
+are counted twice: on segments with their ends included, and, "half-open", on [start, end), as AVVP's
+published code fills its rows (`GT_a[class, onset:offset] = 1`): what the literature's numbers stand on.
 
 A worked example. A clip has a dog, heard 2-6 s and seen 0-4 s; the answers are 4-8 s and 0-4 s. With ends,
 audio is 2 * 3 / 10 = 0.6, visual 1; audio-visual is 2 3 4 against 4, so 2 * 1 / 4 = 0.5; Type@AV 0.7.
 Event@AV adds audio (TP 3, FP 2, FN 2) and visual (TP 5): 16 / 20 = 0.8 on segments.
-Source: Tian, Li, Xu: Unified Multisensory Perception: Weakly-Supervised Audio-Visual Video Parsing, ECCV 2020.
+Source: Tian, Li, Xu: Unified Multisensory Perception: Weakly-Supervised Audio-Visual Video Parsing,
+ECCV 2020, and its code: github.com/YapengTian/AVVP-ECCV20, main_avvp.py and utils/eval_metrics.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from avalign.meerkatbench.metrics import Counts, event_counts, mean_f1, segment_
 AUDIO, VISUAL, BOTH = KINDS = ("audio", "visual", "audio-visual")
 LEVELS = {"segment": segment_counts, "event": event_counts}
 COUNTINGS = {"": True, " (half-open)": False}  # ending of a metric's name -> whether ends are included
-MEANS = ("Type@AV", "Event@AV")
 DEFINITIONS = {
     f"{name} {level} F1{ending}": f"LLP's, by clip: {what}; {how}, {counted}"
     for ending, counted in zip(

@@ -123,7 +123,8 @@ def count(source: Samples, split: str, task: str, samples: int | Literal["all"])
     if there == 0:
         has = sorted(name for name in source.tasks if size(split, name))
         raise AvalignError(
-            f"evaluation.tasks: split {split!r} has no sample of task {task!r}. It has: {', '.join(has) or 'none'}"
+            f"evaluation.tasks: split {split!r} has no sample of task {task!r}. "
+            f"It has: {', '.join(has) or 'none'}"
         )
     return there if samples == "all" else min(samples, there)
 

@@ -1,8 +1,8 @@
 """Meerkat's published results beside ours, where the samples come from the same data set; and what differs.
 
 The numbers are those of the paper's tables (Meerkat, ECCV 2024, arXiv:2407.01851), in percent. A number
-that is not known stands nowhere. Published test lists are known by their length, and where the whole list could be
-had by the names in it.
+that is not known stands nowhere. Published test lists are known by their length, and where the whole list
+could be had by the names in it.
 """
 
 from __future__ import annotations
@@ -186,9 +186,10 @@ def _remarks(known: Published, samples: Sequence[Sample]) -> Iterable[str]:
     if known.clips is None:
         yield f"Whether this is the published test list is not known; tested on {tested}."
     elif len(names) != known.clips:
-        yield f"Not the same list as the published one: n differs ({tested}; published: {known.clips:,} clips)."
+        published = f"published: {known.clips:,} clips"
+        yield f"Not the same list as the published one: n differs ({tested}; {published})."
     elif known.names is None:
-        yield f"As many as the published test list has ({tested}); that they are the same is likely, not checked."
+        yield f"As many as the published test list has ({tested}); whether the same was not checked."
     elif known.names == hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest():
         yield f"The clips are those of the published test list ({tested})."
     else:
@@ -198,7 +199,7 @@ def _remarks(known: Published, samples: Sequence[Sample]) -> Iterable[str]:
             f": not the published {known.clips:,} clips." if known.clips is not None else "."
         )
     yield from known.remarks
-    yield "Models trained on other data are not comparable: the paper's numbers stand beside, not against, ours."
+    yield "Models trained on other data are not comparable: these numbers stand beside each other, no more."
 
 
 def clip_of(sample: Sample) -> str:

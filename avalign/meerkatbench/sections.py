@@ -29,7 +29,8 @@ def doubts(scores: Mapping[str, Any]) -> list[str]:
     if problems:
         some = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         said.append(f"{len(problems)} samples could not be read and were skipped: {some}")
-    said += remarks(scores)
+    given = scores.get("predictions")
+    said += remarks(scores)[given is not None and not given["missing"]["count"] :]  # all answered: no doubt
     for name, task in scores["tasks"].items():
         if task["clear_of_trivial"] is False:
             said.append(
@@ -49,7 +50,7 @@ def summary(scores: Mapping[str, Any]) -> str:
         for name, task in scores["tasks"].items()
         for line in (
             (f'<a href="#{escape(name)}">{escape(name)}</a>', task),
-            *((f"<small>{escape(source)}</small>", part) for source, part in _sources(task).items()),
+            *((f"&nbsp;&nbsp;of {escape(source)}", part) for source, part in _sources(task).items()),
         )
     ]
     checks = [check for check in CHECKS if any(check in task for task in scores["tasks"].values())]
@@ -84,8 +85,8 @@ def summary(scores: Mapping[str, Any]) -> str:
     return (
         table(header, rows)
         + f"<p class=note>Split {escape(scores['split'])}. In brackets: 95 % bootstrap intervals, "
-        f"{resamples} resamples. Blue: these answers; grey: the trivial answers, which use neither picture nor "
-        f"sound.{checked}</p>"
+        f"{resamples} resamples. Blue: these answers; grey: the trivial answers, which use neither picture "
+        f"nor sound.{checked}</p>"
     )
 
 
@@ -164,7 +165,8 @@ def _numbers(task: Mapping[str, Any], who: str) -> list[str]:
         ]
         shown_table = table((groups["by"], "n", *map(escape, columns)), lines)
         if len(lines) > ROWS:
-            shown_table = f"<details><summary>{len(lines)} rows, by {escape(groups['by'])}</summary>{shown_table}</details>"
+            told = f"{len(lines)} rows, by {escape(groups['by'])}"
+            shown_table = f"<details><summary>{told}</summary>{shown_table}</details>"
         parts.append(f"<h3>By {escape(groups['by'])}</h3>{shown_table}")
     return parts
 

@@ -1,4 +1,4 @@
-"""F1 of sound events as DCASE's challenges and the package sed_eval count it: micro, over all clips and classes.
+"""F1 of sound events as DCASE's challenges and the package sed_eval count it, over all clips and classes.
 
     segments   1 s segments [k, k + 1) in which a class sounds at all
     events     an event answered is right when one of its class is there whose onset is within 0.2 s and, for
@@ -6,8 +6,8 @@
                event is taken once, in the matching that finds the most
 
 A worked example. Truth 2-6 s, answer 2.1-5 s. Segments: 2 3 4 5 against 2 3 4, F1 = 2 * 3 / 7 = 0.857. The
-onset is 0.1 s off, the offset 1 s of an allowed 2 s: the event is right. Answer 2.3-6: the onset is 0.3 s off,
-so it is wrong.
+onset is 0.1 s off, the offset 1 s of an allowed 2 s: the event is right. Answer 2.3-6: the onset is 0.3 s
+off, so it is wrong.
 Source: Mesaros, Heittola, Virtanen: Metrics for polyphonic sound event detection, Applied Sciences 2016.
 """
 
@@ -26,10 +26,10 @@ from avalign.meerkatbench.metrics import segments
 COLLAR = 0.2  # seconds by which an onset, or an offset, may be off
 SHARE = 0.5  # of the true event's length, by which its offset may be off if that is more
 DEFINITIONS = {
-    "sound-event segment F1": "as sed_eval: 1 s segments [k, k + 1), 2TP / (2TP + FP + FN) over all clips and "
-    "classes",
-    "sound-event F1, onset": "as sed_eval: events of a class matched one to one, onset within 0.2 s; over all "
-    "clips and classes",
+    "sound-event segment F1": "as sed_eval: 1 s segments [k, k + 1), 2TP / (2TP + FP + FN) over all clips "
+    "and classes",
+    "sound-event F1, onset": "as sed_eval: events of a class matched one to one, onset within 0.2 s; over "
+    "all clips and classes",
     "sound-event F1, onset and offset": "the same, and the offset within max(0.2 s, half the true event)",
 }
 

@@ -61,8 +61,8 @@ def remarks(scores: Mapping[str, Any]) -> list[str]:
         line = f"igatl: lengths of clips known: {known or 'none'}"
         if lengths["unknown"]:
             line += (
-                f"; not known: {lengths['unknown']}, taken as {lengths['unknown_taken_as']:g} s, or as the last "
-                "true end where that is later"
+                f"; not known: {lengths['unknown']}, taken as {lengths['unknown_taken_as']:g} s, or as the "
+                "last true end where that is later"
             )
         said.append(line + ".")
     return said
