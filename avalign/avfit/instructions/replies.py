@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from avalign.json_file import json_if_there
 from avalign.whole import write_whole
 
 NEAR = 0.85  # share of the words, in their order, from which on two phrasings are nearly the same
+OPENINGS = 100  # brackets of a reply at which a list may begin; a model that rambles has thousands
 _COMMON = """
 a an and are as at be by can do does for from has have here how i in is it its of on or that the there this to
 what when where whether which who whose with you your
@@ -71,7 +73,7 @@ class Kept:
 def listed(reply: str) -> list[Any] | None:
     """The JSON list that a reply holds, whatever stands around it: code fences, an object, a preamble."""
     decoder = json.JSONDecoder()
-    for opening in re.finditer(r"\[", reply):
+    for opening in islice(re.finditer(r"\[", reply), OPENINGS):
         try:
             found, _ = decoder.raw_decode(reply, opening.start())
         except (ValueError, RecursionError):
