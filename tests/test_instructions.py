@@ -144,6 +144,12 @@ def test_a_reply_that_brings_nothing_is_asked_for_again_and_kept_apart(tmp_path:
     assert (tmp_path / "p.yaml").read_bytes() == (tmp_path / "q.yaml").read_bytes()
 
 
+def test_bad_replies_between_good_ones_do_not_end_it(tmp_path: Path) -> None:
+    bad = ["no"] * (PATIENCE - 1)
+    writer = Scripted(*bad, GOOD[:1], *bad, GOOD[1:2], *bad, GOOD[2:])
+    assert generate("arig", 3, tmp_path / "p.yaml", writer, batch=1).held == 3
+
+
 def test_another_model_does_not_get_this_ones_replies(tmp_path: Path) -> None:
     generate("arig", 3, tmp_path / "p.yaml", Scripted(GOOD))
     for name in ("model", "place"):

@@ -384,3 +384,14 @@ def test_the_temperature_is_sent_when_it_is_given(tmp_path: Path) -> None:
     with serving(says(GOOD)) as server:
         ask(server, tmp_path / "p.yaml", "--temperature", "0.5")
         assert server.seen[0]["body"]["temperature"] == 0.5
+
+
+def test_without_the_client_the_command_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with serving(says(GOOD)) as server:
+        line = one_line(ask(server, tmp_path / "p.yaml"))
+    assert (
+        line == "error: this command needs the package 'openai', which is not installed: pip install openai"
+    )

@@ -244,7 +244,8 @@ def test_each_phrasing_is_drawn_about_as_often_as_any_other() -> None:
 
 
 def test_a_record_is_asked_with_what_it_has() -> None:
-    with_class, without = Phrasings().of(record("igatl")), Phrasings().of(record("igatl", slots={}))
+    phrasings = Phrasings()
+    with_class, without = phrasings.of(record("igatl")), phrasings.of(record("igatl", slots={}))
     assert (len(with_class), len(without)) == (16, 8)
     assert not any("<class>" in text for text in without)
 
@@ -315,7 +316,7 @@ def test_a_folder_replaces_the_shipped_phrasings_where_it_says_so(tmp_path: Path
 
 def test_a_shipped_phrasing_added_again_is_not_drawn_twice_as_often(tmp_path: Path) -> None:
     texts = [phrasing.text for phrasing in shipped().sections["arig"]]
-    PhrasingFile({"arig": [Phrasing(texts[0].replace(",", ""), {})]}).write(tmp_path / "phrasings.yaml")
+    PhrasingFile({"arig": [Phrasing(texts[0].replace("?", "!"), {})]}).write(tmp_path / "phrasings.yaml")
     assert Phrasings(tmp_path).of(record("arig")) == texts
 
 

@@ -148,7 +148,7 @@ class Phrasings:
             base = added if section in own.replaces else shipped().sections[section]
             said = {wording(phrasing.text) for phrasing in base}
             self._fixed[section] = base
-            self._all[section] = base + [p for p in added if p not in base and wording(p.text) not in said]
+            self._all[section] = base + [p for p in added if wording(p.text) not in said]
         self._fitting: dict[tuple[str, frozenset[str], bool], list[str]] = {}
 
     def of(self, record: Record, *, added: bool = True) -> list[str]:
