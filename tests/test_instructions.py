@@ -159,6 +159,15 @@ def test_another_model_does_not_get_this_ones_replies(tmp_path: Path) -> None:
         assert len(other.prompts) == 1 + PATIENCE
 
 
+def test_a_place_that_cannot_be_written_is_named_and_the_reply_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AvalignError, match=r"file/p\.yaml: cannot be written: "):
+        generate("arig", 3, tmp_path / "file" / "p.yaml", Scripted(GOOD))
+    silent = Scripted("never asked")
+    assert generate("arig", 3, tmp_path / "p.yaml", silent).held == 3
+    assert silent.prompts == []
+
+
 def test_an_estimate_is_what_a_run_without_rejections_sends(tmp_path: Path) -> None:
     writer = Scripted(*([text] for text in GOOD))
     told = estimate("arig", 3, tmp_path / "p.yaml", writer, batch=1)

@@ -112,7 +112,11 @@ class _Section:
         self.outcome.examples.setdefault(reason, str(what))
 
     def write(self) -> None:
-        PhrasingFile(self.file.sections | {self.section: self.held}, self.file.replaces).write(self.out)
+        grown = PhrasingFile(self.file.sections | {self.section: self.held}, self.file.replaces)
+        try:
+            grown.write(self.out)
+        except OSError as error:
+            raise AvalignError(f"{self.out}: cannot be written: {error.strerror}") from error
 
 
 def generate(
