@@ -68,6 +68,12 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "dataset": {
         "vgg_ss": "avalign.avfit.vgg_ss:VggSs",
+        "openimages": "avalign.avfit.openimages:OpenImages",
+        "pascal_voc": "avalign.avfit.pascal_voc:PascalVoc",
+        "audioset": "avalign.avfit.audioset:AudioSet",
+        "audioset_strong": "avalign.avfit.audioset_strong:AudioSetStrong",
+        "vgg_sound": "avalign.avfit.vgg_sound:VggSound",
+        "esc50": "avalign.avfit.esc50:Esc50",
     },
 }
 
