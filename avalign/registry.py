@@ -68,6 +68,7 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "dataset": {
         "vgg_ss": "avalign.avfit.vgg_ss:VggSs",
+        "llp": "avalign.avfit.llp:Llp",
     },
 }
 
