@@ -1,4 +1,4 @@
-"""Clips of videos: where one data set's lie, which frames stand for their picture, what they were cut from."""
+"""Clips of videos: where they lie, which frames stand for their picture, what they were cut from."""
 
 from __future__ import annotations
 

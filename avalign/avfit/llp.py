@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class Llp:
     modality:     what is asked for: when the class is heard, seen, or both ("audio-visual", the intersection)
     ask:          "present": the classes that a clip has; "all": all 25, answered "never" where it has not
     image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if `image` is a video: in the middle, or evenly spread
+    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"
@@ -77,21 +77,23 @@ class Llp:
                     yield refused(clip, where, "repeated clip")
                 else:
                     seen.add(clip)
-                    yield self._reading(clip, split, where, [events.get(clip, {}) for events in found], problems)
+                    events = [of_clips.get(clip, {}) for of_clips in found]
+                    yield self._reading(clip, split, where, events, tuple(problems.get(clip, ())))
         yield from unread
-        listed = dict.fromkeys(clip for events in (*found, problems) for clip in events if clip not in seen)
-        for clip in listed:
-            yield refused(clip, " and ".join(EVENTS[kind] for kind in kinds), "events of a clip in no list")
+        where = " and ".join(EVENTS[kind] for kind in kinds)
+        unlisted = Problem("events of a clip in no list")
+        for clip in dict.fromkeys([*(clip for events in found for clip in events), *problems]):
+            if clip not in seen:
+                yield Reading(clip, where, problems=(*problems.get(clip, ()), unlisted))
 
     def _reading(
         self,
         clip: str,
         split: str,
         where: str,
-        events: list[dict[str, list[Interval]]],
-        problems: Mapping[str, list[Problem]],
+        events: Sequence[Mapping[str, list[Interval]]],
+        told: tuple[Problem, ...],
     ) -> Reading[Record]:
-        told = tuple(problems.get(clip, ()))
         youtube = clip.rsplit("_", 2)[0]  # ids shorter than 11 characters occur
         try:
             media = self.clips.media(clip)
@@ -126,9 +128,7 @@ class Llp:
         )
 
 
-def _events(
-    file: Path, problems: Mapping[str, list[Problem]], unread: list[Reading[Record]]
-) -> dict[str, dict[str, list[Interval]]]:
+def _events(file: Path, problems: Mapping[str, list[Problem]], unread: list[Reading[Record]]) -> Found:
     """Clip -> class -> its events; what is wrong with a row goes to its clip's problems, or to `unread`."""
     found: Found = defaultdict(lambda: defaultdict(list))
     for line, row in named_rows_of(file, ["filename", "onset", "offset", "event_labels"], delimiter="\t"):
