@@ -75,6 +75,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "avqa": "avalign.avfit.avqa:Avqa",
         "music_avqa": "avalign.avfit.music_avqa:MusicAvqa",
         "valor": "avalign.avfit.valor:Valor",
+        "openimages": "avalign.avfit.openimages:OpenImages",
     },
 }
 

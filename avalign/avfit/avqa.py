@@ -55,7 +55,7 @@ class Avqa:
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         self.choices, self.kind, self.val_as = choices, kind, val_as
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("avqa", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         files = {split: read_json(folder / f"{split}_qa.json", list) for split in ("train", "val")}

@@ -59,7 +59,7 @@ class MusicAvqa:
             if split not in SPLITS:
                 raise AvalignError(f"music_avqa: splits: no split {split!r}.{suggest(str(split), SPLITS)}")
         self.version, self.splits, self.train, self.videos = version, tuple(splits), train, videos
-        self.clips = Clips(image, audio, frames, seconds)
+        self.clips = Clips("music_avqa", image, audio, frames, seconds)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         for split in self.splits:

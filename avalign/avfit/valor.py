@@ -48,7 +48,7 @@ class Valor:
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         self.layout = layout
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("valor", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         seen: set[str] = set()
