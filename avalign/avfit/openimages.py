@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated
 
-from avalign.avfit.annotation import Picture, Problem, Reading, Thing, clean_box, placed
+from pydantic import Field
+
+from avalign.avfit.annotation import Picture, Problem, Reading, Thing, clean_box, placed, refused
 from avalign.avfit.files import rows_of
 from avalign.avfit.ontology import names_by_mid
-from avalign.avfit.options import checked_pattern, checked_splits
+from avalign.avfit.options import checked_pattern, checked_splits, existing
 from avalign.avfit.repeats import Repeats
 from avalign.errors import AvalignError
 
@@ -43,7 +46,7 @@ class OpenImages:
         splits: Mapping[str, str] = SPLITS,
         groups: bool = False,
         depictions: bool = False,
-        min_area: float = 0.0,
+        min_area: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         self.image = checked_pattern("openimages: image", image, ("split", "image"))
         self.splits = checked_splits("openimages: splits", splits, SPLITS)
@@ -58,13 +61,13 @@ class OpenImages:
             yield from self._pictures(file, split, classes)
 
     def _file(self, folder: Path, split: str) -> Path:
-        there = [
-            file for v in ("", "oidv6-") if (file := folder / f"{v}{split}-annotations-bbox.csv").is_file()
-        ]
-        if len(there) == 1:
-            return there[0]
-        said = "lies twice, with and without oidv6-" if there else "is missing (see the option `splits`)"
-        raise AvalignError(f"{folder / f'{split}-annotations-bbox.csv'}: {said}")
+        name = f"{split}-annotations-bbox.csv"
+        newer = folder / f"oidv6-{name}"
+        if not newer.is_file():
+            return existing(folder / name, "openimages: splits")
+        if (folder / name).is_file():
+            raise AvalignError(f"{folder / name}: lies beside {newer.name}; which of the two is meant?")
+        return newer
 
     def _pictures(self, file: Path, split: str, classes: Mapping[str, str]) -> Iterator[Reading[Picture]]:
         rows = rows_of(file)
@@ -84,13 +87,13 @@ class OpenImages:
                 yield Reading(image, where, problems=(Problem("row without an image"),) * len(group))
                 continue
             if repeated(image):
-                yield Reading(image, where, problems=(Problem("repeated image"),))
+                yield refused(image, where, "repeated image")
                 continue
             things, problems = reader.read(group)
             try:
                 path = placed(self.image, split=split, image=image)
             except ValueError as error:
-                yield Reading(image, where, problems=(Problem("unsafe name", str(error)),))
+                yield refused(image, where, "unsafe name", error)
                 continue
             made = Picture(
                 f"openimages/{image}", self.splits[split], path, things, origin=f"openimages:{image}"

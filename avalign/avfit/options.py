@@ -1,12 +1,23 @@
-"""What the options of data sets have in common: patterns of file names, and which published split is which."""
+"""What the options of data sets share: which files are read, patterns of names, whose split is which."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
 from string import Formatter
+from typing import TypeVar
 
 from avalign.data.manifest.record import SPLITS
 from avalign.errors import AvalignError, suggest
+
+Split = TypeVar("Split", bound=Hashable)
+
+
+def existing(file: Path, option: str) -> Path:
+    """The file; AvalignError if it is missing. option: what decides that it is to be read"""
+    if not file.is_file():
+        raise AvalignError(f"{file}: no such file (decided by {option})")
+    return file
 
 
 def fields_of(pattern: str) -> set[str]:
@@ -30,15 +41,16 @@ def checked_pattern(option: str, pattern: str, known: Collection[str]) -> str:
     return pattern
 
 
-def checked_splits(option: str, splits: Mapping[str, str], published: Collection[str]) -> dict[str, str]:
+def checked_splits(
+    option: str, splits: Mapping[Split, str], published: Collection[Split]
+) -> dict[Split, str]:
     """Published split -> one of SPLITS, for at least one; AvalignError names what is neither."""
     if not isinstance(splits, Mapping) or not splits:
         raise AvalignError(f"{option}: {splits!r} does not say which published split is which of ours")
     for theirs, ours in splits.items():
         if theirs not in published:
-            raise AvalignError(
-                f"{option}: no split {theirs!r} was published.{suggest(str(theirs), published)}"
-            )
+            known = suggest(str(theirs), map(str, published))
+            raise AvalignError(f"{option}: no split {theirs!r} was published.{known}")
         if ours not in SPLITS:
             raise AvalignError(f"{option}: {theirs} cannot become {ours!r}.{suggest(str(ours), SPLITS)}")
     return dict(splits)
