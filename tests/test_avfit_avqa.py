@@ -93,6 +93,9 @@ def test_what_the_options_choose(folder: Path) -> None:
         ({"video_name": "../../etc/passwd"}, "unsafe name or question"),
         ({"question_text": "What is <audio>?"}, "unsafe name or question"),
         ({"multi_choice": ["<IMAGE>", "dog", "cat"]}, "unsafe name or question"),
+        ({"question_text": "half a pair: \ud83d"}, "unsafe name or question"),
+        ({"video_name": "half_\ud83d_000030"}, "unsafe name or question"),
+        ({"question_type": "\ud83d"}, "unsafe name or question"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_refused_by_name(

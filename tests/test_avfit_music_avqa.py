@@ -125,6 +125,8 @@ def test_equal_records_of_one_question_count_once_and_others_not_at_all(folder: 
         ({"templ_values": '["a", "b", '}, "slots that cannot be filled"),
         ({"templ_values": "[" * 100_000}, "slots that cannot be filled"),
         ({"templ_values": '["a", "b", "<audio>"]'}, "unsafe name or question"),
+        ({"anser": "half a pair: \ud83d"}, "unsafe name or question"),
+        ({"video_id": "sa\n1", "type": "[]"}, "synthetic video"),
         ({"type": "Counting"}, "no answer, modality or kind of question"),
         ({"type": '["Counting"]'}, "no answer, modality or kind of question"),
         ({"anser": " "}, "no answer, modality or kind of question"),

@@ -58,6 +58,7 @@ def test_the_two_layouts_say_the_same(folder: Path) -> None:
         ([" ", "A dog."], 1, {"caption without words": 1}),
         (["..."], 0, {"caption without words": 1}),
         ([None], 0, {"caption without words": 1}),
+        (["half a pair: \ud83d", "A dog."], 1, {"caption without words": 1}),
         ([], 0, {"no caption": 1}),
         ("A dog.", 1, {}),
     ],

@@ -62,9 +62,16 @@ def youtube_id(name: str) -> str:
     return cut[1] if cut else name
 
 
+def plain(text: str) -> str:
+    """The text with single blanks; a ValueError if it cannot be written (half a surrogate pair in JSON)."""
+    text = " ".join(text.split())
+    text.encode()
+    return text
+
+
 def question_of(text: str) -> str:
     """The phrasing of a question in words; a ValueError if it is empty or holds a place of the phrasings."""
-    text = " ".join(text.split())
+    text = plain(text)
     if not text or _PLACE.search(text):
         raise ValueError(f"{text!r} cannot be asked")
     return MEDIA + text
