@@ -54,7 +54,7 @@ def sample(task: str, **fields: Any) -> Record:
             "instruction": "<image><audio>Is the <class> in <box> heard in <time>?",
             "slots": {"class": "dog", "box": list(BOX), "time": list(SPAN)},
         },
-        "avqa": {"response": "dog", "instruction": "<image><audio>What is it?"},
+        "avqa": {"kind": "what", "response": "dog", "instruction": "<image><audio>What is it?"},
         "avcap": {"response": "a dog barks", "references": ("barking",)},
     }[task]
     common = {"id": task, "split": "test", "source": "made", "image": "a.png", "audio": "a.wav"}
@@ -143,6 +143,10 @@ ONE_RECORD: list[tuple[str, str, dict[str, Any]]] = [
     ("slot cannot be written", "avcap", {"slots": {"time": [2.0, 1.0]}}),
     ("slot cannot be written", "avcap", {"slots": {"class": ""}}),
     ("slot cannot be written", "avcap", {"slots": {"time": 10**400}}),
+    ("slot cannot be written", "avcap", {"slots": {"sort": "dog"}}),
+    ("no phrasing fits", "avqa", {"instruction": "", "kind": None}),
+    ("no phrasing fits", "avfc", {"instruction": "", "kind": "type5"}),
+    ("no phrasing fits", "avfc", {"instruction": "", "slots": {}}),
     ("record has neither picture nor sound", "avcap", {"image": None, "audio": None}),
     ("origins are no list of texts", "avcap", {"provenance": {"origins": "video"}}),
     ("origins are no list of texts", "avcap", {"provenance": {"origins": [["video"]]}}),

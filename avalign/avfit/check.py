@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from avalign.avfit.check_whole import Whole
 from avalign.avfit.findings import Findings
 from avalign.avfit.media_verdicts import Keeper, kept_facts, key_of, verdicts_file
 from avalign.avfit.processes import in_processes
+from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import Record, from_json
 from avalign.data.manifest.table import as_lines, files_of
 from avalign.errors import AvalignError
@@ -74,16 +74,18 @@ def check(folder: Path, root: Path, options: Options, findings: Findings) -> Che
     if options.media and not root.is_dir():
         raise AvalignError(f"{root}: no such folder of media (give --no-media to leave media alone)")
     files = files_of(folder)
+    beside = folder if folder.is_dir() else folder.parent
+    Phrasings(beside)  # an error in its phrasings.yaml is told before anything is read
     checked = Checked(findings, [file.name for file in files])
-    with closing(_Lines(files, findings)) as manifest:
-        rows, uses, origins = _gone_through(manifest, checked, options)
-        whole = Whole(manifest, rows, findings)
-        whole.repeated_ids()
-        checked.tasks = whole.balance(options.share)
-        whole.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
-        whole.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
-        if options.media:
-            _check_media(manifest, root, rows, uses, checked, options)
+    manifest = _Lines(files, findings)
+    rows, uses, origins = _gone_through(manifest, beside, checked, options)
+    whole = Whole(manifest, rows, findings)
+    whole.repeated_ids()
+    checked.tasks = whole.balance(options.share)
+    whole.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
+    whole.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
+    if options.media:
+        _check_media(manifest, root, rows, uses, checked, options)
     return checked
 
 
@@ -103,7 +105,6 @@ class _Lines:
     def __init__(self, files: list[Path], findings: Findings) -> None:
         self.names: list[str] = []
         self.paths: list[Path] = []
-        self._opened: dict[int, BinaryIO] = {}
         self.rows = np.zeros(0, ROWS)
         for file in files:
             try:
@@ -127,18 +128,13 @@ class _Lines:
 
     def record(self, row: int) -> Record:
         file, begin = int(self.rows["file"][row]), int(self.rows["begin"][row])
-        if file not in self._opened:
-            self._opened[file] = open(self.paths[file], "rb")  # not mapped: gigabytes of pages would stay
-        self._opened[file].seek(begin)
-        return from_json(self._opened[file].readline())
-
-    def close(self) -> None:
-        for opened in self._opened.values():
-            opened.close()
+        with open(self.paths[file], "rb") as opened:  # not mapped: gigabytes of its pages would stay
+            opened.seek(begin)
+            return from_json(opened.readline())
 
 
 def _gone_through(
-    manifest: _Lines, checked: Checked, options: Options
+    manifest: _Lines, phrasings: Path, checked: Checked, options: Options
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every line read and every record checked by itself. Rows, uses and origins as in check_lines."""
     parts: dict[str, list[np.ndarray]] = {"rows": [], "uses": [], "origins": []}
@@ -146,7 +142,7 @@ def _gone_through(
     records = 0
     total = sum(path.stat().st_size for path in manifest.paths)
     with progress(total, "records", "B") as bar:
-        for piece, read in in_processes(read_piece, pieces_of(manifest.paths), options.processes):
+        for piece, read in in_processes(read_piece, pieces_of(manifest.paths, phrasings), options.processes):
             read = _survived(piece, read)
             base = counted[read.file]
             for code, line, record, detail in read.wrong:

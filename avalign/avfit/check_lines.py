@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from avalign.avfit.check_record import answer_of, origins_of, problems_of
 from avalign.batch import TASKS
+from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import SPLITS, Record, from_json
 from avalign.errors import AvalignError
 
@@ -48,6 +50,7 @@ class Piece:
     path: Path
     begin: int
     end: int
+    phrasings: Path | None = None  # the folder whose phrasings add to those shipped
 
 
 @dataclass(slots=True)
@@ -74,15 +77,15 @@ class Columns:
     wrong: list[tuple[str, int, str, str]]
 
 
-def pieces_of(files: list[Path]) -> Iterator[Piece]:
+def pieces_of(files: list[Path], phrasings: Path) -> Iterator[Piece]:
     for number, path in enumerate(files):
         size = path.stat().st_size
         for begin in range(0, size, PIECE):
-            yield Piece(number, path, begin, min(begin + PIECE, size))
+            yield Piece(number, path, begin, min(begin + PIECE, size), phrasings)
 
 
 def read_piece(piece: Piece) -> Columns:
-    read = Read(piece.file)
+    read, phrasings = Read(piece.file), _phrasings(piece.phrasings)
     with open(piece.path, "rb") as opened:
         for begin, line in _lines(opened, piece):
             read.lines += 1
@@ -91,7 +94,7 @@ def read_piece(piece: Piece) -> Columns:
                     ("line is no record", read.lines, "", f"is longer than {LONGEST >> 20} MiB")
                 )
             elif not line.isspace():
-                _take(line, begin, read)
+                _take(line, begin, read, phrasings)
     return Columns(
         piece.file,
         read.lines,
@@ -100,6 +103,11 @@ def read_piece(piece: Piece) -> Columns:
         np.array(read.origins, ORIGINS),
         read.wrong,
     )
+
+
+@lru_cache(maxsize=1)
+def _phrasings(folder: Path | None) -> Phrasings:
+    return Phrasings(folder)
 
 
 def _lines(opened: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | None]]:
@@ -115,14 +123,14 @@ def _lines(opened: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | None]]
         yield begin, line if whole else None
 
 
-def _take(line: bytes, begin: int, read: Read) -> None:
+def _take(line: bytes, begin: int, read: Read, phrasings: Phrasings) -> None:
     try:
         record = from_json(line)
     except AvalignError as error:
         read.wrong.append(("line is no record", read.lines, "", str(error)))
         return
     row = len(read.rows)
-    read.wrong += [(code, read.lines, record.id, detail) for code, detail in problems_of(record)]
+    read.wrong += [(code, read.lines, record.id, detail) for code, detail in problems_of(record, phrasings)]
     read.uses += [(hashed(name), row, *use) for name, *use in uses_of(record)]
     read.origins += [(hashed(origin), row) for origin in origins_of(record)]
     answer = answer_of(record)

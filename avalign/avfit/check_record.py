@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from avalign.avfit.annotation import spoken
+from avalign.data.manifest.phrasing_rules import SLOTS
+from avalign.data.manifest.phrasings import Phrasings, fill
 from avalign.data.manifest.record import Record
+from avalign.errors import AvalignError, suggest
 from avalign.grammar import read_boxes, read_intervals, read_verdict, write_box, write_interval
 
 PLACES = ("<image>", "<audio>")
@@ -18,11 +21,11 @@ _ROUNDING = 0.005 + 1e-9  # the writer's two decimals
 Problem = tuple[str, str]  # code of the finding, detail
 
 
-def problems_of(record: Record) -> Iterator[Problem]:
+def problems_of(record: Record, phrasings: Phrasings) -> Iterator[Problem]:
     """Every (code, detail) that is wrong with a record: boxes, intervals, response, instruction, origins."""
     yield from _numbers(record)
     yield from _response(record)
-    yield from _instruction(record)
+    yield from _instruction(record, phrasings)
     if record.image is None and record.audio is None:
         yield "record has neither picture nor sound", "no image, no audio"
     if not _is_texts(record.provenance.get("origins", [])):
@@ -111,9 +114,9 @@ def _shown(rows: Sequence[Sequence[float]]) -> str:
     return " ".join("[" + ", ".join(f"{x:g}" for x in row) + "]" for row in rows[:4])
 
 
-def _instruction(record: Record) -> Iterator[Problem]:
+def _instruction(record: Record, phrasings: Phrasings) -> Iterator[Problem]:
     said = f"instruction {record.instruction!r:.100}"
-    if record.instruction:  # if not, a phrasing with all places is drawn
+    if record.instruction:
         for place, media in zip(PLACES, (record.image, record.audio), strict=True):
             count = record.instruction.count(place)
             if media is not None and not count:
@@ -122,21 +125,31 @@ def _instruction(record: Record) -> Iterator[Problem]:
                 yield "instruction has a place without media", f"{said}: {place}"
             if count > 1:
                 yield "instruction repeats a place for media", f"{said}: {count} times {place}"
-    for token in sorted(set(_TOKEN.findall(record.instruction)) - {"image", "audio"} - set(record.slots)):
-        yield "instruction holds an unfilled token", f"{said}: <{token}>"
+    else:
+        try:
+            phrasings.of(record)
+        except AvalignError as error:
+            yield "no phrasing fits", str(error)
+    known = set(SLOTS.values())
+    for token in sorted(set(_TOKEN.findall(record.instruction)) - {"image", "audio"}):
+        if token not in known or token not in record.slots:
+            yield "instruction holds an unfilled token", f"{said}: <{token}>"
     for name, value in record.slots.items():
         try:
-            written_slot(name, value)
-        except (ValueError, TypeError, OverflowError) as error:
-            yield "slot cannot be written", f"slot {name!r:.40} is {value!r:.80}: {error}"
+            written_slot(name, record)
+        except AvalignError as error:
+            yield "slot cannot be written", f"slot {name!r:.40} is {_brief(value)}: {error}"
 
 
-def written_slot(name: str, value: Any) -> str:
-    """A slot as it stands in the instruction. ValueError or TypeError where it cannot be written."""
-    if name == "box":
-        return write_box(value)
-    if name == "time":
-        return write_interval(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text is needed")
-    return value
+def written_slot(name: str, record: Record) -> str:
+    """A slot as it stands in the instruction. AvalignError where it cannot be written."""
+    if name not in SLOTS.values():
+        raise AvalignError(f"no phrasing holds it.{suggest(name, SLOTS.values())}")
+    return fill(f"<{name}>", record)
+
+
+def _brief(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # a number too long to be written out
+        return "what cannot be printed"

@@ -50,6 +50,9 @@ KINDS: dict[str, Kind] = {
         "a <box> or <time> that the grammar's writer refuses, a <class> without text"
     ),
     "origins are no list of texts": _error("provenance's origins cannot be compared between splits"),
+    "no phrasing fits": _error(
+        "no instruction, and none of its task's phrasings does with its slots and kind"
+    ),
     "instruction has a place without media": _warning("an <image> (<audio>) place, and no picture (sound)"),
     "record has neither picture nor sound": _warning("only its text is left to answer from"),
     # media

@@ -11,6 +11,7 @@ import numpy as np
 from avalign import __version__
 from avalign.avfit.show_card import CARD_STYLE, card
 from avalign.batch import TASKS
+from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError, suggest
@@ -42,6 +43,7 @@ def show(
         if value is not None and value not in known:
             raise AvalignError(f"no {name} {value!r}.{suggest(value, known)}")
     table = Table(folder)
+    phrasings = Phrasings(folder if folder.is_dir() else folder.parent)
     chosen = _chosen(table, task, split, source, label, count, seed)
     tasks = [name for name in TASKS if any(record.task == name for record in chosen)]
     body = [
@@ -50,7 +52,7 @@ def show(
         _filters(chosen),
     ]
     for name in tasks:
-        cards = [card(record, root, seconds) for record in chosen if record.task == name]
+        cards = [card(record, root, seconds, phrasings) for record in chosen if record.task == name]
         body += [
             f"<section><h2 id={name}>{name.upper()}</h2>",
             f"<div class=samples>{''.join(cards)}</div></section>",

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 
 from avalign.avfit.check_media import leads_out, without_path
 from avalign.avfit.check_record import written_slot
+from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import Record
 from avalign.data.media import MediaError, read_audio, read_frames, read_image, resample
+from avalign.errors import AvalignError
 from avalign.grammar import Box, Interval
 from avalign.meerkatbench.page import folded
 from avalign.meerkatbench.pictures import FLOOR_DB, STYLES, spectrogram
@@ -26,7 +29,7 @@ MOST_FRAMES = 6  # of a film
 MOST_RATE = 48_000  # Hz of an embedded sound
 
 
-def card(record: Record, root: Path, seconds: float) -> str:
+def card(record: Record, root: Path, seconds: float, phrasings: Phrasings) -> str:
     """`seconds` of the sound are embedded at most."""
     asked_box, asked_interval = _asked(record)
     seen = _or_why(record.image, lambda: _pictures(record, root, asked_box))
@@ -37,7 +40,7 @@ def card(record: Record, root: Path, seconds: float) -> str:
     legend = _legend(record, bool(asked_box or asked_interval))
     return (
         f"<article{data}><header><b>{escape(record.id)}</b>{_badges(record)}</header>"
-        f"{seen}{heard}{legend}<dl>{_texts(record)}</dl>"
+        f"{seen}{heard}{legend}<dl>{_texts(record, phrasings)}</dl>"
         + folded("files and provenance", _origin(record))
         + "</article>"
     )
@@ -62,8 +65,8 @@ def _asked(record: Record) -> tuple[tuple[Box, ...], tuple[Interval, ...]]:
     for name in found:
         if name in record.slots:
             try:
-                written_slot(name, record.slots[name])
-            except (ValueError, TypeError, OverflowError):
+                written_slot(name, record)
+            except AvalignError:
                 continue
             found[name] = (tuple(float(x) for x in record.slots[name]),)
     return found["box"], found["time"]
@@ -207,8 +210,14 @@ def _legend(record: Record, asked: bool) -> str:
     return f"<p class=legend>{''.join(parts)}</p>" if parts else ""
 
 
-def _texts(record: Record) -> str:
-    asked = _filled(record) if record.instruction else "<em>one of the task's phrasings, drawn at use</em>"
+def _texts(record: Record, phrasings: Phrasings) -> str:
+    asked = _filled(record, record.instruction)
+    if not record.instruction:
+        try:
+            texts = phrasings.of(record)
+            asked = f"{_filled(record, texts[0])} <small>(one of {len(texts)} phrasings)</small>"
+        except AvalignError as error:
+            asked = f"<em>{escape(str(error))}</em>"
     rows = [("instruction", asked), ("response", f"<b>{escape(record.response)}</b>")]
     rows += [("reference", escape(text)) for text in record.references[:10]]
     if record.label is not None:
@@ -220,7 +229,7 @@ def _texts(record: Record) -> str:
     return "".join(f"<dt>{name}</dt><dd>{html}</dd>" for name, html in rows)
 
 
-def _filled(record: Record) -> str:
+def _filled(record: Record, instruction: str) -> str:
     """The instruction with its tokens filled from the slots and marked; those that stay open stand out."""
 
     def fill(token: re.Match[str]) -> str:
@@ -228,13 +237,11 @@ def _filled(record: Record) -> str:
         if name in ("image", "audio"):
             return f"<kbd>{name}</kbd> "
         if name in record.slots:
-            try:
-                return f"<mark>{escape(written_slot(name, record.slots[name]))}</mark>"
-            except (ValueError, TypeError, OverflowError):
-                pass
+            with suppress(AvalignError):
+                return f"<mark>{escape(written_slot(name, record))}</mark>"
         return f"<mark class=open>&lt;{name}&gt;</mark>"
 
-    parts = re.split(r"(<\w+>)", record.instruction)
+    parts = re.split(r"(<\w+>)", instruction)
     return "".join(
         fill(token) if (token := re.fullmatch(r"<(\w+)>", part)) else escape(part) for part in parts
     )
