@@ -85,6 +85,8 @@ class Data:
     root: str | None = None  # folder of a source that reads one; AVALIGN_DATA when not given
     on_error: Literal["raise", "skip"] = "raise"  # skip: counted, and listed in the run folder
     workers: NonNegativeInt = 1  # loader processes
+    features: Literal["no", "float16", "float32"] = "no"  # of frozen encoders: computed once, kept on disk
+    features_gib: Positive = 50.0  # GiB that may be kept; more is computed again
 
 
 @dataclass
