@@ -292,6 +292,11 @@ def cut(share: float, name: str) -> Callable[[Path], None]:
     return lambda folder: broken(folder, name, int(share * (folder / name).stat().st_size))
 
 
+def without_last_ogg_page(folder: Path) -> None:
+    """Cut where a page ends: only the mark of the last one is lacking."""
+    broken(folder, "a.ogg", (folder / "a.ogg").read_bytes().rindex(b"OggS"))
+
+
 def stereo_of_opposite_phase(folder: Path) -> None:
     sound(folder / "a.wav", np.stack([noise(), -noise()], axis=1))
 
@@ -306,6 +311,7 @@ ONE_FILE: list[tuple[str, Callable[[Path], None]]] = [
     ("media breaks off", cut(0.7, "a.png")),
     ("media breaks off", cut(0.98, "a.wav")),
     ("media breaks off", cut(0.98, "a.ogg")),
+    ("media breaks off", without_last_ogg_page),
     ("media breaks off", cut(0.9, "a.mp4")),
     ("media cannot be decoded", lambda folder: (folder / "a.wav").write_bytes(b"RIFF" + bytes(60))),
     (
@@ -435,6 +441,25 @@ def test_a_class_that_makes_up_a_task(folder: Path) -> None:
     assert counts(checked(folder, records, media=False)) == {"one answer makes up a task": 1}
     assert counts(checked(folder, records, media=False, share=0.55)) == {}
     assert counts(checked(folder, records[:19], media=False)) == {}  # too few to tell
+
+
+def test_findings_are_named_across_files_and_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avalign.avfit import check_lines
+
+    monkeypatch.setattr(check_lines, "PIECE", 300)
+    own = {"image": None, "instruction": "<audio>What is it?"}
+    write([sample("avqa", id=f"m{k}", **own) for k in range(9)], folder / "m.jsonl")
+    train: dict[str, Any] = own | {"split": "train", "audio": "a.ogg"}
+    others = [sample("avqa", id=f"n{k}", **train, provenance={"origins": [f"{k}"]}) for k in range(6)]
+    others[3] = replace(others[3], audio="none.wav")
+    others[4] = replace(others[4], provenance={"origins": ["video-1"]})
+    write(others, folder / "n.jsonl")
+    report = checked(folder)
+    assert counts(report) == {"media file is missing": 1, "origin in two splits": 1}
+    missing, leak = examples(report)
+    assert (missing["where"], missing["record"]) == ("n.jsonl:4", "n3")
+    assert (leak["where"], leak["record"]) == ("n.jsonl:5", "n4")
+    assert "test: video-1 in m0 (m.jsonl:1)" in leak["detail"]
 
 
 # ---- how it is done ----
