@@ -46,21 +46,21 @@ def embedded(page: str, kind: str) -> list[bytes]:
 
 
 def test_a_record_is_shown_with_all_it_holds(folder: Path) -> None:
-    record = sample(
-        "avfc", boxes=((0.0, 0.25, 1.0, 0.75),), intervals=((1.0, 1.5),), references=("so it is",)
-    )
+    slots = {"class": "dog", "box": [0.5, 0.2, 0.9, 0.4], "time": [0.25, 0.75]}
+    truth: dict[str, Any] = {"boxes": ((0.0, 0.25, 1.0, 0.75),), "intervals": ((1.0, 1.5),)}
+    record = sample("avfc", slots=slots, references=("so it is",), **truth)
     page = page_of(folder, [record])
     assert re.findall(r'<rect class=(\w+) x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)"', page) == [
-        ("halo", "0.1", "0.2", "0.4", "0.7"),
+        ("halo", "0.5", "0.2", "0.4", "0.2"),
         ("halo", "0", "0.25", "1", "0.5"),
-        ("question", "0.1", "0.2", "0.4", "0.7"),
+        ("question", "0.5", "0.2", "0.4", "0.2"),
         ("truth", "0", "0.25", "1", "0.5"),
     ]
     assert re.findall(r'<i class=(truth|question) style="left:(\S+)%;width:(\S+)%"', page) == [
         ("truth", "33.333", "16.667"),
         ("question", "8.333", "16.667"),
     ]
-    for text in ("<mark>dog</mark>", "<mark>[0.10, 0.20, 0.50, 0.90]</mark>", "<mark>[0.25, 0.75]</mark>"):
+    for text in ("<mark>dog</mark>", "<mark>[0.50, 0.20, 0.90, 0.40]</mark>", "<mark>[0.25, 0.75]</mark>"):
         assert text in page
     for text in ("<b>True</b>", "type3", "so it is", "video-1", "a.png", "named in the question"):
         assert text in page
@@ -79,8 +79,8 @@ def test_the_sound_embedded_is_that_of_the_span(folder: Path) -> None:
 def test_a_long_sound_is_cut_and_the_card_says_so(folder: Path, end: float | None) -> None:
     record = sample("igatl", audio_start=0.5, audio_end=end, intervals=(SPAN, (2.0, 2.4)))
     page = page_of(folder, [record], seconds=1.0)
-    heard, _ = soundfile.read(io.BytesIO(embedded(page, "audio/flac")[0]))
-    assert len(heard) == 16_000
+    heard, _ = soundfile.read(io.BytesIO(embedded(page, "audio/flac")[0]), dtype="float32")
+    np.testing.assert_allclose(heard, noise(3.0)[8000:24000], atol=1e-4)
     assert f"the first 1 s of [0.5, {'end' if end is None else '3'}] s" in page
     assert re.findall(r'<i class=truth style="left:(\S+)%;width:(\S+)%"', page) == [("25.000", "50.000")]
 
