@@ -1,0 +1,221 @@
+"""A plan into a manifest: parts made in parallel, each whole or not at all, the same whoever made them.
+
+    OUT/<label>-00000.jsonl          records of a data set, by its label in the plan; or .parquet
+    OUT/<pairs>-<split>-<task>-...   records made of pairs
+    OUT/build.yaml                   the plan with every default, and what it was built with
+    OUT/counts.json                  what became of every item, and how many records there are of what
+    OUT/reports/rejected.jsonl       every item that was refused, and why; noted.jsonl: what was put right
+    OUT/.build/                      what a build needs that goes on where this one was stopped
+
+What a unit of work writes depends on the plan and the annotation files alone, and is finished when its page
+in .build/done says so. So the same command goes on after any stop, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from avalign import registry
+from avalign.avfit.account import books
+from avalign.avfit.admit import Gate, located, origins
+from avalign.avfit.annotation import Dataset, Reading
+from avalign.avfit.build_report import finished_report
+from avalign.avfit.build_state import State
+from avalign.avfit.hashes import Names, hashed
+from avalign.avfit.parts import Format, pyarrow, write_parts
+from avalign.avfit.plan import Plan
+from avalign.avfit.survey import Survey, survey
+from avalign.avfit.tally import Tally
+from avalign.avfit.workers import shared_out
+from avalign.errors import AvalignError
+from avalign.recipe_tree import as_plain
+from avalign.versions import versions
+from avalign.whole import unfinished
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every process of a build is told."""
+
+    plan: Plan
+    root: Path
+    out: Path
+    format: Format = "jsonl"
+    media: Literal["require", "skip"] = "require"
+    follow_links: bool = False
+
+    @property
+    def state(self) -> State:
+        return State(self.out)
+
+    @property
+    def folders(self) -> list[str]:
+        """Of the data sets, each once."""
+        return sorted({str(use.folder) for use in self.plan.datasets.values()})
+
+    def readings(self, label: str) -> Iterator[Reading[Any]]:
+        use = self.plan.datasets[label]
+        dataset: Dataset = registry.load("dataset", use.name)(**use.options)
+        try:
+            yield from dataset.read(self.root / str(use.folder))
+        except AvalignError as error:
+            raise AvalignError(f"data set {label!r}: {error}") from error
+
+    # -- what units leave for each other
+
+    def files(self, folder: str) -> Path:
+        """Names of all files of a data set's folder, as Names."""
+        return self.out / ".build" / "files" / f"{self.folders.index(folder):03d}.npy"
+
+    def origins(self, label: str, split: str) -> Path:
+        return self.out / ".build" / "origins" / f"{label}.{split}.npy"
+
+    def held(self) -> dict[str, Names]:
+        """split -> every origin of the plan's records in it."""
+        return {
+            split: Names(
+                np.unique(np.concatenate([np.load(self.origins(x, split)) for x in self.plan.datasets]))
+            )
+            for split in ("test", "val")
+        }
+
+    def gate(self, label: str) -> Gate:
+        use = self.plan.datasets[label]
+        gate = Gate(
+            label,
+            seed=self.plan.seed,
+            files=Names(np.load(self.files(str(use.folder)))) if self.media == "require" else None,
+            held=self.held(),
+            most=use.most,
+        )
+        if use.most:
+            gate.limit(self.readings(label))
+        return gate
+
+
+def build(
+    plan: Plan,
+    root: Path,
+    out: Path,
+    *,
+    jobs: int = 1,
+    format: Format = "jsonl",
+    media: Literal["require", "skip"] = "require",
+    follow_links: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Write the plan's records. Returns counts.json; AvalignError names what is missing or does not fit.
+
+    root:         folder that the data sets' folders lie in, and that records' paths start from
+    media:        "require": what lacks its picture or sound is refused; "skip": media are not looked for
+    follow_links: also read what links below the root lead to outside it
+    overwrite:    replace what another plan wrote to `out`
+    """
+    work = Build(plan, root, out, format, media, follow_links)
+    if format == "parquet":
+        pyarrow()
+    _refuse_missing(work)
+    with work.state.locked():
+        surveys = _survey(work, say)
+        if work.state.begin(_fingerprint(work, surveys), overwrite) and work.state.finished("all"):
+            say(f"{out} is finished: nothing has changed since it was built")
+        _keep_files(work, surveys)
+        labels = list(plan.datasets)
+        _run(partial(_find_origins, work), labels, jobs, say, "origins of {}")
+        _run(partial(_read, work), labels, jobs, say, "{}")
+        return finished_report(work.state, plan, [f"read-{label}" for label in labels], root, say)
+
+
+def _refuse_missing(work: Build) -> None:
+    if not work.root.is_dir():
+        raise AvalignError(f"--root {work.root}: no such folder")
+    lacking = [folder for folder in work.folders if not (work.root / folder).is_dir()]
+    if lacking:
+        used = [label for label, use in work.plan.datasets.items() if use.folder in lacking]
+        words = " ".join(f"datasets.{label}=null" for label in used)
+        raise AvalignError(f"{work.root}: holds no folder {', '.join(lacking)}. To build without: {words}")
+
+
+def _survey(work: Build, say: Say) -> dict[str, Survey]:
+    found = {}
+    for folder in work.folders:
+        found[folder] = survey(work.root, folder, leave=work.out.resolve(), follow_links=work.follow_links)
+        say(f"... {folder}: {len(found[folder].names):,} files")
+    return found
+
+
+def _fingerprint(work: Build, surveys: dict[str, Survey]) -> dict[str, Any]:
+    """Everything that the output depends on."""
+    known = versions()
+    return {
+        "plan": as_plain(work.plan),
+        "format": work.format,
+        "media": work.media,
+        "follow_links": work.follow_links,
+        "avalign": {name: known[name] for name in ("avalign", "commit")},
+        "annotations": {folder: found.annotations for folder, found in surveys.items()},
+        "files": {f: found.names.digest() for f, found in surveys.items() if work.media == "require"},
+    }
+
+
+def _keep_files(work: Build, surveys: dict[str, Survey]) -> None:
+    for folder, found in surveys.items():
+        _save(work.files(folder), found.names.hashes)
+
+
+def _save(file: Path, numbers: np.ndarray) -> None:
+    with unfinished(file) as beside, open(beside, "wb") as opened:
+        np.save(opened, numbers)
+
+
+def _run(work: Callable[[str], None], units: Sequence[str], jobs: int, say: Say, what: str) -> None:
+    begun = time.monotonic()
+    for done, unit in enumerate(shared_out(work, units, jobs), start=1):
+        name = what.format(unit)
+        say(f"... {name} ({done} of {len(units)}, {time.monotonic() - begun:.0f} s)")
+
+
+# ---- units of work ----
+
+
+def _find_origins(work: Build, label: str) -> None:
+    """The origins of a data set's things in validation and test, as far as records are made of them."""
+    unit = f"origins-{label}"
+    if work.state.finished(unit) is not None:
+        return
+    found: dict[str, set[int]] = {"test": set(), "val": set()}
+    used = work.plan.splits(label)
+    for reading in work.readings(label):
+        for thing in reading.made:
+            if thing.split in found and thing.split in used:
+                found[thing.split].update(map(hashed, origins(thing)))
+    for split, hashes in found.items():
+        _save(work.origins(label, split), np.array(sorted(hashes), np.uint64))
+    work.state.finish(unit, {"parts": []})
+
+
+def _read(work: Build, label: str) -> None:
+    """A data set's records as parts of the manifest."""
+    unit = f"read-{label}"
+    if work.state.finished(unit) is not None:
+        return
+    tally = Tally()
+    folder = str(work.plan.datasets[label].folder)
+    with books(label, work.state.folder / "books") as entered:
+        records = (
+            located(record, label, folder)
+            for record in work.gate(label).passing(work.readings(label), entered)
+        )
+        parts = write_parts(records, work.out, label, work.format, tally)
+        account = entered.close()
+    work.state.finish(unit, {"parts": parts, "account": account.plain(), "tally": tally.rows()})

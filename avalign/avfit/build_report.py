@@ -1,0 +1,71 @@
+"""What a build says at its end: build.yaml, counts.json, the refused items, and tables."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from avalign.avfit import tables
+from avalign.avfit.build_state import State
+from avalign.avfit.plan import Plan, dump_plan
+from avalign.avfit.tally import Tally
+from avalign.errors import AvalignError
+from avalign.recipe_yaml import to_text
+from avalign.versions import versions
+from avalign.whole import unfinished, write_whole
+
+
+def finished_report(
+    state: State, plan: Plan, units: Sequence[str], root: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write what stands beside the parts, and return counts.json."""
+    done = {unit: state.finished(unit) for unit in units}
+    _refuse_strangers(state, {part for page in done.values() if page for part in page["parts"]})
+    tally = Tally()
+    accounts: dict[str, Any] = {}
+    for unit, page in done.items():
+        assert page is not None
+        tally.update(Tally.of_rows(page["tally"]))
+        if "account" in page:
+            accounts[unit.removeprefix("read-")] = page["account"]
+    counts = {"records": len(tally), "datasets": accounts, "counts": tally.rows()}
+    known = versions()
+    made_with = {name: known[name] for name in ("avalign", "commit", "python", "numpy")}
+    write_whole(state.out / "build.yaml", dump_plan(plan) + to_text({"made_with": made_with}))
+    for name in ("rejected", "noted"):
+        with unfinished(state.out / "reports" / f"{name}.jsonl") as beside, open(beside, "wb") as lines:
+            for label in accounts:
+                lines.writelines(open(state.folder / "books" / f"{label}.{name}.jsonl", "rb"))
+    write_whole(state.out / "counts.json", json.dumps(counts, indent=1) + "\n")
+    state.finish("all", {"parts": []})
+    for lines in (tables.refusals(accounts), tables.by_source(tally), tables.by_class(tally)):
+        say("")
+        for line in lines:
+            say(line)
+    say("")
+    say(f"{len(tally):,} records in {state.out}; refused items: {state.out / 'reports' / 'rejected.jsonl'}")
+    _say_next(state, tally, root, say)
+    return counts
+
+
+def _say_next(state: State, tally: Tally, root: Path, say: Callable[[str], None]) -> None:
+    """The exact commands that come next."""
+    words = shlex.join(["avalign", "data", "check", str(state.out), "--media", str(root)])
+    say(f"look at it:   {words}")
+    if any(split == "train" for _, _, split in tally.records):
+        settings = [f"data.root={state.out}", f"data.source.media={root}"]
+        words = shlex.join(["avalign", "train", "recipes/meerkat-avfit.yaml", *settings])
+        say(f"train on it:  {words}")
+
+
+def _refuse_strangers(state: State, parts: set[str]) -> None:
+    """The manifest is every .jsonl and .parquet file of the folder."""
+    there = {file.name for file in state.out.iterdir() if file.suffix in (".jsonl", ".parquet")}
+    if there - parts:
+        raise AvalignError(
+            f"{state.out}: holds {', '.join(sorted(there - parts)[:3])}, which this build did not write and "
+            "which would be read as part of the manifest: move it away"
+        )
