@@ -93,6 +93,11 @@ class Reading(Generic[Made]):
             raise ValueError(f"{self.where}: item {self.item!r} is neither used nor refused for a reason")
 
 
+def refused(item: str, where: str, reason: str, detail: object = "") -> Reading[Any]:
+    """An item that cannot be used, for one reason; of a long detail the beginning is kept."""
+    return Reading(item, where, problems=(Problem(reason, f"{detail!s:.120}"),))
+
+
 class Dataset(Protocol):
     """A public data set on disk. Its docstring says which files it reads, where they lie, and the source."""
 
