@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from json import dumps as to_json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avalign.errors import AvalignError, suggest
+
+FORMATS = ("jsonl", "parquet")
+MEDIA = ("require", "skip")
 
 data = typer.Typer(
     help="Build, check and show instruction samples made from data sets on disk.",
@@ -58,5 +62,17 @@ def build(
     raise typer.Exit(0 if counts["records"] else 1)
 
 
-FORMATS = ("jsonl", "parquet")
-MEDIA = ("require", "skip")
+@data.command()
+def stats(
+    manifest: Annotated[Path, typer.Argument(metavar="FOLDER", help="Manifest: its folder, or one file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count a manifest's records: tasks, sources, splits, classes, boxes and times, beside the paper's."""
+    from avalign.avfit import stats as counting
+
+    tally = counting.count(manifest, lambda line: typer.echo(line, err=True))
+    if json:
+        typer.echo(to_json(counting.as_plain(tally), indent=1))
+        return
+    for line in counting.as_text(tally):
+        typer.echo(line)

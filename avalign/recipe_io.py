@@ -77,6 +77,7 @@ def read(
     """
     reader = Reader()
     tree, recipe = reader.read(Path(path), overrides, changes, by)
+    assert isinstance(recipe, Recipe)
     reader.check(tree, recipe)
     if reader.problems:
         raise RecipeError(reader.problems)

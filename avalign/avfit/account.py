@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,8 +45,10 @@ class Books:
         self._reasons: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
 
-    def enter(self, reading: Reading[Any], refused: list[tuple[Any, Problem]]) -> None:
-        """An item, and which of what it made was refused after all, and why."""
+    def enter(
+        self, reading: Reading[Any], refused: Sequence[tuple[Any, Problem]], noted: Sequence[Problem] = ()
+    ) -> None:
+        """An item; which of what it made was refused after all, and why; what is to be noted of the rest."""
         account = self.account
         kept = len(reading.made) - len(refused)
         account.items["read"] += 1
@@ -59,7 +61,7 @@ class Books:
             more = [f"{p.reason}: {p.detail}" if p.detail else p.reason for p in others]
             self._refuse(reading, Problem(first.reason, "; ".join(filter(None, [first.detail, *more]))))
             return
-        for problem in reading.problems:
+        for problem in (*reading.problems, *noted):
             self._noted[problem.reason] += 1
             self._write(self.noted, reading, problem)
         for thing, problem in refused if kept else ():

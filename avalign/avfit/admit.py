@@ -48,7 +48,8 @@ class Gate:
     """Judges the things of one data set.
 
     files: names of its files; None: they are not asked for
-    held:  split -> origins of the whole plan in it
+    held:  split -> origins of the plan's records in it, for which other splits are refused
+    own:   split -> origins that other splits may share, as the data set was published so: only noted
     most:  split -> how many are wanted; `limit` has then to see all of them first
     """
 
@@ -59,9 +60,11 @@ class Gate:
         seed: int,
         files: Names | None,
         held: Mapping[str, Names],
+        own: Mapping[str, Names],
         most: Mapping[str, int],
     ) -> None:
-        self.label, self.seed, self.files, self.held, self.most = label, seed, files, held, most
+        self.label, self.seed, self.files = label, seed, files
+        self.held, self.own, self.most = held, own, most
         self._highest: dict[str, int] = {}
         self._seen: set[int] = set()
 
@@ -84,8 +87,12 @@ class Gate:
         for reading in readings:
             empty = False
             judged = [(thing, self._refusal(thing)) for thing in reading.made]
-            books.enter(reading, [(thing, problem) for thing, problem in judged if problem is not None])
-            yield from (thing for thing, problem in judged if problem is None)
+            kept = [thing for thing, problem in judged if problem is None]
+            shared = [problem for thing in kept if (problem := _leak(thing, self.own)) is not None]
+            books.enter(
+                reading, [(thing, problem) for thing, problem in judged if problem is not None], shared
+            )
+            yield from kept
         if empty:
             raise AvalignError(f"data set {self.label!r}: its annotation files hold no item at all")
 
@@ -104,14 +111,18 @@ class Gate:
             for reason, file in media(thing):
                 if file not in self.files:
                     return Problem(reason, file)
-        for split in BEFORE[thing.split]:
-            for origin in origins(thing):
-                if origin in self.held[split]:
-                    return Problem(f"stands in {split} too", f"{origin} ({thing.split})")
-        return None
+        return _leak(thing, self.held)
 
     def _place(self, thing: Record | Picture | Recording) -> int:
         return hashed(self.seed, self.label, thing.id)
+
+
+def _leak(thing: Record | Picture | Recording, held: Mapping[str, Names]) -> Problem | None:
+    for split in BEFORE[thing.split]:
+        for origin in origins(thing):
+            if split in held and origin in held[split]:
+                return Problem(f"stands in {split} too", f"{origin} ({thing.split})")
+    return None
 
 
 def located(record: Record, label: str, folder: str) -> Record:

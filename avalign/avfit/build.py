@@ -29,7 +29,7 @@ from avalign.avfit.annotation import Dataset, Reading
 from avalign.avfit.build_report import finished_report
 from avalign.avfit.build_state import State
 from avalign.avfit.hashes import Names, hashed
-from avalign.avfit.parts import Format, pyarrow, write_parts
+from avalign.avfit.parts import SIZE, Format, pyarrow, write_parts
 from avalign.avfit.plan import Plan
 from avalign.avfit.survey import Survey, survey
 from avalign.avfit.tally import Tally
@@ -52,6 +52,7 @@ class Build:
     format: Format = "jsonl"
     media: Literal["require", "skip"] = "require"
     follow_links: bool = False
+    part_size: int = SIZE
 
     @property
     def state(self) -> State:
@@ -79,22 +80,23 @@ class Build:
     def origins(self, label: str, split: str) -> Path:
         return self.out / ".build" / "origins" / f"{label}.{split}.npy"
 
-    def held(self) -> dict[str, Names]:
-        """split -> every origin of the plan's records in it."""
-        return {
-            split: Names(
-                np.unique(np.concatenate([np.load(self.origins(x, split)) for x in self.plan.datasets]))
-            )
-            for split in ("test", "val")
-        }
+    def held(self, labels: Sequence[str]) -> dict[str, Names]:
+        """split -> every origin that these data sets have in it."""
+        found = {}
+        for split in ("test", "val"):
+            each = [np.load(self.origins(label, split)) for label in labels]
+            found[split] = Names(np.unique(np.concatenate([np.zeros(0, np.uint64), *each])))
+        return found
 
     def gate(self, label: str) -> Gate:
         use = self.plan.datasets[label]
+        own = [label] if use.share_origins else []
         gate = Gate(
             label,
             seed=self.plan.seed,
             files=Names(np.load(self.files(str(use.folder)))) if self.media == "require" else None,
-            held=self.held(),
+            held=self.held([x for x in self.plan.datasets if x not in own]),
+            own=self.held(own),
             most=use.most,
         )
         if use.most:
@@ -112,6 +114,7 @@ def build(
     media: Literal["require", "skip"] = "require",
     follow_links: bool = False,
     overwrite: bool = False,
+    part_size: int = SIZE,
     say: Say = print,
 ) -> dict[str, Any]:
     """Write the plan's records. Returns counts.json; AvalignError names what is missing or does not fit.
@@ -120,8 +123,9 @@ def build(
     media:        "require": what lacks its picture or sound is refused; "skip": media are not looked for
     follow_links: also read what links below the root lead to outside it
     overwrite:    replace what another plan wrote to `out`
+    part_size:    records of one file at most
     """
-    work = Build(plan, root, out, format, media, follow_links)
+    work = Build(plan, root, out, format, media, follow_links, part_size)
     if format == "parquet":
         pyarrow()
     _refuse_missing(work)
@@ -162,6 +166,7 @@ def _fingerprint(work: Build, surveys: dict[str, Survey]) -> dict[str, Any]:
         "format": work.format,
         "media": work.media,
         "follow_links": work.follow_links,
+        "part_size": work.part_size,
         "avalign": {name: known[name] for name in ("avalign", "commit")},
         "annotations": {folder: found.annotations for folder, found in surveys.items()},
         "files": {f: found.names.digest() for f, found in surveys.items() if work.media == "require"},
@@ -216,6 +221,6 @@ def _read(work: Build, label: str) -> None:
             located(record, label, folder)
             for record in work.gate(label).passing(work.readings(label), entered)
         )
-        parts = write_parts(records, work.out, label, work.format, tally)
+        parts = write_parts(records, work.out, label, work.format, tally, work.part_size)
         account = entered.close()
     work.state.finish(unit, {"parts": parts, "account": account.plain(), "tally": tally.rows()})

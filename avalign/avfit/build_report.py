@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from avalign.avfit.build_state import State
 from avalign.avfit.plan import Plan, dump_plan
 from avalign.avfit.tally import Tally
 from avalign.errors import AvalignError
-from avalign.recipe_yaml import to_text
 from avalign.versions import versions
 from avalign.whole import unfinished, write_whole
 
@@ -33,12 +33,13 @@ def finished_report(
             accounts[unit.removeprefix("read-")] = page["account"]
     counts = {"records": len(tally), "datasets": accounts, "counts": tally.rows()}
     known = versions()
-    made_with = {name: known[name] for name in ("avalign", "commit", "python", "numpy")}
-    write_whole(state.out / "build.yaml", dump_plan(plan) + to_text({"made_with": made_with}))
+    made_with = ", ".join(f"{name} {known[name]}" for name in ("avalign", "commit", "python", "numpy"))
+    write_whole(state.out / "build.yaml", f"# made with {made_with}\n{dump_plan(plan)}")
     for name in ("rejected", "noted"):
-        with unfinished(state.out / "reports" / f"{name}.jsonl") as beside, open(beside, "wb") as lines:
+        with unfinished(state.out / "reports" / f"{name}.jsonl") as beside, open(beside, "wb") as joined:
             for label in accounts:
-                lines.writelines(open(state.folder / "books" / f"{label}.{name}.jsonl", "rb"))
+                with open(state.folder / "books" / f"{label}.{name}.jsonl", "rb") as rows:
+                    shutil.copyfileobj(rows, joined)
     write_whole(state.out / "counts.json", json.dumps(counts, indent=1) + "\n")
     state.finish("all", {"parts": []})
     for lines in (tables.refusals(accounts), tables.by_source(tally), tables.by_class(tally)):

@@ -64,8 +64,8 @@ class State:
             if found:
                 more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
                 raise AvalignError(
-                    f"{self.out}: was built from something else: {'; '.join(found[:SHOWN])}{more}. Name a new "
-                    "folder, or replace what is there by --overwrite"
+                    f"{self.out}: was built from something else: {'; '.join(found[:SHOWN])}{more}. "
+                    "Name a new folder, or replace what is there by --overwrite"
                 )
             self._remove_unfinished()
             return True

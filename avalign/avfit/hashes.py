@@ -10,7 +10,7 @@ import numpy as np
 
 
 def hashed(*words: object) -> int:
-    """64 bits of some words. Among ten million names, another is taken for one of them once in 10^12 times."""
+    """64 bits of some words: of 10^12 names looked up among ten million, one is taken for another."""
     text = "\0".join(map(str, words)).encode(errors="surrogateescape")  # names of files are any bytes
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 

@@ -21,9 +21,9 @@ ROWS = 10_000  # records of a Parquet row group, held in memory while it is writ
 
 
 def write_parts(
-    records: Iterable[Record], folder: Path, stem: str, format: Format, tally: Tally, size: int = SIZE
+    records: Iterable[Record], folder: Path, stem: str, format: Format, tally: Tally, size: int
 ) -> list[str]:
-    """Records as <stem>-00000.jsonl and so on, each counted. Returns the files' names, none without records."""
+    """Records as <stem>-00000.jsonl and so on, each counted. Returns the names of the files."""
     names: list[str] = []
     left = iter(records)
     for first in left:

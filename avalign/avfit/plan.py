@@ -43,11 +43,14 @@ class PlanError(RecipeError):
 class DatasetUse(Component):
     """A data set of the registry, its options, and where it lies.
 
-    folder: below the media root; the label, if it is not given
-    most:   split -> how many records (or pictures, or recordings) at most; the seed says which
+    folder:         below the media root; the label, if it is not given
+    share_origins:  keep its own splits as published though they share videos or photographs (that is noted);
+                    what another data set has in test or validation is refused for training all the same
+    most:           split -> how many records (or pictures, or recordings) at most; the seed says which
     """
 
     folder: str | None = None
+    share_origins: bool = False
     most: dict[str, NonNegativeInt] = field(default_factory=dict)
 
 

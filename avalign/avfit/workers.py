@@ -29,8 +29,9 @@ def shared_out(
             work(unit)
             yield unit
         return
-    # started anew, not forked: a fork of a process with threads may hang
-    context = multiprocessing.get_context("spawn")
+    # forked where that can be done: what is in memory is then shared, and nothing is imported again
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(min(jobs, len(units)), context, initializer=_end_with_parent) as pool:
         places = {pool.submit(_told, work, unit): unit for unit in units}
         try:
@@ -45,7 +46,7 @@ def shared_out(
                 "command goes on; give it fewer --jobs"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _told(work: Callable[[Unit], Any], unit: Unit) -> str | None:
