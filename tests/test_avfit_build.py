@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from avalign import recipe_io
 from avalign.avfit import build_state
 from avalign.avfit.account import books
 from avalign.avfit.admit import Gate
@@ -346,9 +348,15 @@ def test_the_command_prints_counts_reasons_and_what_comes_next(tmp_path: Path) -
         "refused: one: stands in test too: 1",
         "    v3 (items.json, record 4): v3 (train)",
         f"avalign data check {tmp_path / 'out'} --media {root}",
-        f"avalign train recipes/meerkat-avfit.yaml data.root={tmp_path / 'out'} data.source.media={root}",
     ):
         assert line in said.stdout
+    words = said.stdout.splitlines()[-1].removeprefix("train on it:  ")
+    command, verb, recipe, *settings = shlex.split(words)
+    assert (command, verb, recipe) == ("avalign", "train", "recipes/meerkat-avfit.yaml")
+    read = recipe_io.read(Path(__file__).parents[1] / recipe, settings)
+    assert (read.data.root, read.data.source.options["media"]) == (str(tmp_path / "out"), str(root))
+    assert [stage.tasks for stage in read.train.stages] == [{"arig": 1, "avfc": 0}] * 2
+    assert (read.evaluation.tasks, read.evaluation.samples) == (["arig"], 31)
     assert read_plan(tmp_path / "out" / "build.yaml").datasets.keys() == {"one", "two"}
 
 

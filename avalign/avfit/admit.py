@@ -7,7 +7,7 @@ asks for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class Gate:
     held:  split -> origins of the plan's records in it, for which other splits are refused
     own:   split -> origins that other splits may share, as the data set was published so: only noted
     most:  split -> how many are wanted; `limit` has then to see all of them first
+    unfit: what else may be wrong with a thing
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Gate:
         held: Mapping[str, Names],
         own: Mapping[str, Names],
         most: Mapping[str, int],
+        unfit: Callable[[Any], Problem | None] = lambda thing: None,
     ) -> None:
-        self.label, self.seed, self.files = label, seed, files
+        self.label, self.seed, self.files, self.unfit = label, seed, files, unfit
         self.held, self.own, self.most = held, own, most
         self._highest: dict[str, int] = {}
         self._seen: set[int] = set()
@@ -111,7 +113,7 @@ class Gate:
             for reason, file in media(thing):
                 if file not in self.files:
                     return Problem(reason, file)
-        return _leak(thing, self.held)
+        return _leak(thing, self.held) or self.unfit(thing)
 
     def _place(self, thing: Record | Picture | Recording) -> int:
         return hashed(self.seed, self.label, thing.id)

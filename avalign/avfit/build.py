@@ -25,7 +25,7 @@ import numpy as np
 from avalign import registry
 from avalign.avfit.account import books
 from avalign.avfit.admit import Gate, located, origins
-from avalign.avfit.annotation import Dataset, Reading
+from avalign.avfit.annotation import Dataset, Problem, Reading
 from avalign.avfit.build_report import finished_report
 from avalign.avfit.build_state import State
 from avalign.avfit.hashes import Names, hashed
@@ -88,7 +88,7 @@ class Build:
             found[split] = Names(np.unique(np.concatenate([np.zeros(0, np.uint64), *each])))
         return found
 
-    def gate(self, label: str) -> Gate:
+    def gate(self, label: str, unfit: Callable[[Any], Problem | None] = lambda thing: None) -> Gate:
         use = self.plan.datasets[label]
         own = [label] if use.share_origins else []
         gate = Gate(
@@ -98,6 +98,7 @@ class Build:
             held=self.held([x for x in self.plan.datasets if x not in own]),
             own=self.held(own),
             most=use.most,
+            unfit=unfit,
         )
         if use.most:
             gate.limit(self.readings(label))

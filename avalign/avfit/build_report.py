@@ -13,9 +13,13 @@ from avalign.avfit import tables
 from avalign.avfit.build_state import State
 from avalign.avfit.plan import Plan, dump_plan
 from avalign.avfit.tally import Tally
+from avalign.batch import TASKS
 from avalign.errors import AvalignError
 from avalign.versions import versions
 from avalign.whole import unfinished, write_whole
+
+RECIPE = "recipes/meerkat-avfit.yaml"
+ASKED, STAGES, SAMPLES = ["arig", "avfc"], ("align", "answer"), 500  # what it asks for, and how many of each
 
 
 def finished_report(
@@ -56,10 +60,30 @@ def _say_next(state: State, tally: Tally, root: Path, say: Callable[[str], None]
     """The exact commands that come next."""
     words = shlex.join(["avalign", "data", "check", str(state.out), "--media", str(root)])
     say(f"look at it:   {words}")
-    if any(split == "train" for _, _, split in tally.records):
-        settings = [f"data.root={state.out}", f"data.source.media={root}"]
-        words = shlex.join(["avalign", "train", "recipes/meerkat-avfit.yaml", *settings])
-        say(f"train on it:  {words}")
+    words = _training_words(tally)
+    if words is not None:
+        settings = [f"data.root={state.out}", f"data.source.media={root}", *words]
+        say(f"train on it:  {shlex.join(['avalign', 'train', RECIPE, *settings])}")
+
+
+def _training_words(tally: Tally) -> list[str] | None:
+    """What the recipe has to be told of the tasks that there are; None if there is nothing to train on."""
+    train, test = ([t for t in TASKS if _count(tally, t, split)] for split in ("train", "test"))
+    if not train:
+        return None
+    words = []
+    if train != ASKED:
+        asked = [task for task in TASKS if task in (*train, *ASKED)]
+        shares = "{" + ", ".join(f"{task}: {int(task in train)}" for task in asked) + "}"
+        words += [f"train.stages.{stage}.tasks={shares}" for stage in STAGES]
+    if test != ASKED:
+        words.append(f"evaluation.tasks=[{', '.join(test)}]")
+    fewest = min([_count(tally, task, "test") for task in test], default=SAMPLES)
+    return words if fewest >= SAMPLES else [*words, f"evaluation.samples={fewest}"]
+
+
+def _count(tally: Tally, task: str, split: str) -> int:
+    return sum(count for (t, _, s), count in tally.records.items() if (t, s) == (task, split))
 
 
 def _refuse_strangers(state: State, parts: set[str]) -> None:
