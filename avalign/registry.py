@@ -75,6 +75,12 @@ SHIPPED: dict[str, dict[str, str]] = {
         "avqa": "avalign.avfit.avqa:Avqa",
         "music_avqa": "avalign.avfit.music_avqa:MusicAvqa",
         "valor": "avalign.avfit.valor:Valor",
+        "openimages": "avalign.avfit.openimages:OpenImages",
+        "pascal_voc": "avalign.avfit.pascal_voc:PascalVoc",
+        "audioset": "avalign.avfit.audioset:AudioSet",
+        "audioset_strong": "avalign.avfit.audioset_strong:AudioSetStrong",
+        "vgg_sound": "avalign.avfit.vgg_sound:VggSound",
+        "esc50": "avalign.avfit.esc50:Esc50",
     },
 }
 
