@@ -136,4 +136,4 @@ def located(record: Record, label: str, folder: str) -> Record:
 
 def below_root(folder: str, path: str) -> str:
     """A path from the data set's folder on, from the media root on."""
-    return path if folder == "." else f"{folder.rstrip('/')}/{path}"
+    return f"{'' if folder == '.' else folder.rstrip('/') + '/'}{path}"

@@ -23,14 +23,17 @@ from typing import Any, Literal
 import numpy as np
 
 from avalign import registry
-from avalign.avfit.account import books
-from avalign.avfit.admit import Gate, located, origins
-from avalign.avfit.annotation import Dataset, Problem, Reading
+from avalign.avfit.account import Books, books
+from avalign.avfit.admit import Gate, below_root, located, origins
+from avalign.avfit.annotation import Dataset, Picture, Problem, Reading, Recording
 from avalign.avfit.build_report import finished_report
 from avalign.avfit.build_state import State
+from avalign.avfit.classes import NOTHING, Classes
 from avalign.avfit.hashes import Names, hashed
-from avalign.avfit.parts import SIZE, Format, pyarrow, write_parts
+from avalign.avfit.pairing import Pairing
+from avalign.avfit.parts import SIZE, Format, pyarrow, write_part, write_parts
 from avalign.avfit.plan import Plan
+from avalign.avfit.pools import PicturePool, RecordingPool
 from avalign.avfit.survey import Survey, survey
 from avalign.avfit.tally import Tally
 from avalign.avfit.workers import shared_out
@@ -79,6 +82,12 @@ class Build:
 
     def origins(self, label: str, split: str) -> Path:
         return self.out / ".build" / "origins" / f"{label}.{split}.npy"
+
+    def pool(self, label: str) -> Path:
+        return self.out / ".build" / "pools" / label
+
+    def classes(self) -> Classes:
+        return Classes.read(*map(Path, self.plan.classes))
 
     def held(self, labels: Sequence[str]) -> dict[str, Names]:
         """split -> every origin that these data sets have in it."""
@@ -138,7 +147,12 @@ def build(
         labels = list(plan.datasets)
         _run(partial(_find_origins, work), labels, jobs, say, "origins of {}")
         _run(partial(_read, work), labels, jobs, say, "{}")
-        return finished_report(work.state, plan, [f"read-{label}" for label in labels], root, say)
+        chunks = list(_chunks(work))
+        _opened.clear()  # those of an earlier build
+        _refuse_impossible(work)
+        _run(partial(_pair, work), chunks, jobs, say, "{}")
+        units = [*(f"read-{label}" for label in labels), *map(str, chunks)]
+        return finished_report(work.state, plan, units, root, say)
 
 
 def _refuse_missing(work: Build) -> None:
@@ -146,9 +160,18 @@ def _refuse_missing(work: Build) -> None:
         raise AvalignError(f"--root {work.root}: no such folder")
     lacking = [folder for folder in work.folders if not (work.root / folder).is_dir()]
     if lacking:
-        used = [label for label, use in work.plan.datasets.items() if use.folder in lacking]
-        words = " ".join(f"datasets.{label}=null" for label in used)
+        words = " ".join(f"{path}=null" for path in _needing(work.plan, lacking))
         raise AvalignError(f"{work.root}: holds no folder {', '.join(lacking)}. To build without: {words}")
+
+
+def _needing(plan: Plan, lacking: Sequence[str]) -> Iterator[str]:
+    """What a plan has to do without where folders are missing, pictures without partners among it."""
+    gone = {label for label, use in plan.datasets.items() if use.folder in lacking}
+    pairs = [label for label, use in plan.pairs.items() if {use.images, use.sounds} & gone]
+    left = {x for label, use in plan.pairs.items() if label not in pairs for x in (use.images, use.sounds)}
+    gone |= {label for label in plan.datasets if plan.gives(label) != "records" and label not in left}
+    yield from (f"datasets.{label}" for label in plan.datasets if label in gone)
+    yield from (f"pairs.{label}" for label in pairs)
 
 
 def _survey(work: Build, say: Say) -> dict[str, Survey]:
@@ -169,6 +192,7 @@ def _fingerprint(work: Build, surveys: dict[str, Survey]) -> dict[str, Any]:
         "follow_links": work.follow_links,
         "part_size": work.part_size,
         "avalign": {name: known[name] for name in ("avalign", "commit")},
+        "classes": [Path(table).read_text(encoding="utf-8") for table in work.plan.classes],
         "annotations": {folder: found.annotations for folder, found in surveys.items()},
         "files": {f: found.names.digest() for f, found in surveys.items() if work.media == "require"},
     }
@@ -184,7 +208,7 @@ def _save(file: Path, numbers: np.ndarray) -> None:
         np.save(opened, numbers)
 
 
-def _run(work: Callable[[str], None], units: Sequence[str], jobs: int, say: Say, what: str) -> None:
+def _run(work: Callable[[Any], None], units: Sequence[Any], jobs: int, say: Say, what: str) -> None:
     begun = time.monotonic()
     for done, unit in enumerate(shared_out(work, units, jobs), start=1):
         name = what.format(unit)
@@ -211,17 +235,105 @@ def _find_origins(work: Build, label: str) -> None:
 
 
 def _read(work: Build, label: str) -> None:
-    """A data set's records as parts of the manifest."""
+    """A data set's records as parts of the manifest, or its pictures or recordings as a pool for pairs."""
     unit = f"read-{label}"
     if work.state.finished(unit) is not None:
         return
-    tally = Tally()
     folder = str(work.plan.datasets[label].folder)
     with books(label, work.state.folder / "books") as entered:
-        records = (
-            located(record, label, folder)
-            for record in work.gate(label).passing(work.readings(label), entered)
-        )
-        parts = write_parts(records, work.out, label, work.format, tally, work.part_size)
+        if work.plan.gives(label) == "records":
+            tally = Tally()
+            passing = work.gate(label).passing(work.readings(label), entered)
+            records = (located(record, label, folder) for record in passing)
+            parts = write_parts(records, work.out, label, work.format, tally, work.part_size)
+            done: dict[str, Any] = {"parts": parts, "tally": tally.rows()}
+        else:
+            counts = _save_pool(work, label, below_root(folder, ""), entered)
+            done = {"parts": [], "tally": [], "pool": counts}
         account = entered.close()
-    work.state.finish(unit, {"parts": parts, "account": account.plain(), "tally": tally.rows()})
+    work.state.finish(unit, done | {"account": account.plain()})
+
+
+def _save_pool(work: Build, label: str, below: str, entered: Books) -> dict[str, Any]:
+    classes = work.classes()
+    kind, known = (
+        (PicturePool, classes.of_picture)
+        if work.plan.gives(label) == "pictures"
+        else (RecordingPool, classes.of_sound)
+    )
+
+    def unfit(thing: Picture | Recording) -> Problem | None:
+        named = thing.things if isinstance(thing, Picture) else thing.events
+        if any(known(one.name, one.mid) != NOTHING for one in named):
+            return None
+        return Problem("no class of the look-up", ", ".join(dict.fromkeys(one.name for one in named)))
+
+    passing = work.gate(label, unfit).passing(work.readings(label), entered)
+    pool = kind.build((Reading(thing.id, "", (thing,)) for thing in passing), classes, below=below)
+    pool.save(work.pool(label))
+    return pool.counts
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Records `first` to `end` - 1 of a task that are made of pairs: one part."""
+
+    label: str
+    split: str
+    task: str
+    number: int
+    first: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.label}-{self.split}-{self.task}-{self.number:05d}"
+
+
+def _chunks(work: Build) -> Iterator[Chunk]:
+    for label, pairs in work.plan.pairs.items():
+        for split, tasks in pairs.records.items():
+            for task, count in tasks.items():
+                for number, first in enumerate(range(0, count, work.part_size)):
+                    yield Chunk(label, split, task, number, first, min(first + work.part_size, count))
+
+
+def _refuse_impossible(work: Build) -> None:
+    """Before the first part is made, all that pairs cannot give."""
+    problems = []
+    for label, pairs in work.plan.pairs.items():
+        for split, tasks in pairs.records.items():
+            possible = _pairing(work, label).possible(split)
+            for task, count in tasks.items():
+                if count and not possible[task].pairs:
+                    problems.append(f"pairs.{label}.records.{split}.{task}: {possible[task].why}")
+    if problems:
+        raise AvalignError("\n".join(problems))
+
+
+def _pair(work: Build, chunk: Chunk) -> None:
+    if work.state.finished(str(chunk)) is not None:
+        return
+    pairing, tally = _pairing(work, chunk.label), Tally()
+    records = (pairing.record(chunk.split, chunk.task, n) for n in range(chunk.first, chunk.end))
+    part = f"{chunk}.{work.format}"
+    write_part(records, work.out / part, tally)
+    work.state.finish(str(chunk), {"parts": [part], "tally": tally.rows()})
+
+
+_opened: dict[tuple[Path, str], Pairing] = {}
+
+
+def _pairing(work: Build, label: str) -> Pairing:
+    """Opened once in each process; the pools' arrays are mapped, so that all share one copy."""
+    if (work.out, label) not in _opened:
+        pairs, classes = work.plan.pairs[label], work.classes()
+        images, sounds = work.pool(pairs.images), work.pool(pairs.sounds)
+        _opened[work.out, label] = registry.load("pairing", pairs.name)(
+            label,
+            PicturePool.open(images, classes),
+            RecordingPool.open(sounds, classes),
+            classes,
+            work.plan.seed,
+            **pairs.options,
+        )
+    return _opened[work.out, label]

@@ -60,9 +60,9 @@ def _say_next(state: State, tally: Tally, root: Path, say: Callable[[str], None]
     """The exact commands that come next."""
     words = shlex.join(["avalign", "data", "check", str(state.out), "--media", str(root)])
     say(f"look at it:   {words}")
-    words = _training_words(tally)
-    if words is not None:
-        settings = [f"data.root={state.out}", f"data.source.media={root}", *words]
+    training = _training_words(tally)
+    if training is not None:
+        settings = [f"data.root={state.out}", f"data.source.media={root}", *training]
         say(f"train on it:  {shlex.join(['avalign', 'train', RECIPE, *settings])}")
 
 

@@ -24,15 +24,15 @@ from pathlib import Path
 from pydantic import NonNegativeInt
 
 from avalign import registry
+from avalign.avfit.classes import Classes
+from avalign.avfit.pairing import TASKS as PAIRED
 from avalign.batch import TASKS
 from avalign.data.manifest.record import SPLITS, stays_inside
-from avalign.errors import suggest
+from avalign.errors import AvalignError, suggest
 from avalign.recipe import Component
 from avalign.recipe_io import Reader, RecipeError
 from avalign.recipe_tree import as_plain
-from avalign.recipe_yaml import Node, to_text
-
-PAIRED = ("arig", "igatl", "avfc")  # the tasks that pairs can be made for
+from avalign.recipe_yaml import Node, folder_of, to_text
 
 
 class PlanError(RecipeError):
@@ -55,11 +55,15 @@ class DatasetUse(Component):
 
 
 @dataclass
-class Pairs:
-    """Pictures of one data set with recordings of another: split -> task -> how many records."""
+class Pairs(Component):
+    """Pictures of one data set with recordings of another, the way they are paired and its options.
 
-    images: str
-    sounds: str
+    records: split -> task -> how many
+    """
+
+    usual = "by_class"
+    images: str = ""
+    sounds: str = ""
     records: dict[str, dict[str, NonNegativeInt]] = field(default_factory=dict)
 
 
@@ -68,8 +72,9 @@ class Plan:
     name: str
     about: str = ""  # what it is for, in a sentence or two
     seed: NonNegativeInt = 0
+    classes: list[str] = field(default_factory=list)  # tables over avfit/classes.yaml, from the plan's folder
     datasets: dict[str, DatasetUse] = field(default_factory=dict, metadata={"kind": "dataset"})
-    pairs: dict[str, Pairs] = field(default_factory=dict)
+    pairs: dict[str, Pairs] = field(default_factory=dict, metadata={"kind": "pairing"})
 
     def gives(self, label: str) -> str:
         """ "records", "pictures" or "recordings": what a data set of the plan gives."""
@@ -77,15 +82,16 @@ class Plan:
 
     def splits(self, label: str) -> set[str]:
         """The splits of a data set that records are made from."""
+        none = {split for split, most in self.datasets[label].most.items() if most == 0}
         if self.gives(label) == "records":
-            return set(SPLITS)
+            return set(SPLITS) - none
         return {
             split
             for pairs in self.pairs.values()
             if label in (pairs.images, pairs.sounds)
             for split, tasks in pairs.records.items()
             if any(tasks.values())
-        }
+        } - none
 
 
 def read_plan(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Plan:
@@ -135,6 +141,7 @@ class _Check:
             self.known(f"{path}/most", use.most, SPLITS, "split")
         if not self.reader.problems:  # the data sets are known
             self.pairs(plan)
+            self.classes(plan)
 
     def labels(self, plan: Plan) -> None:
         """Labels begin the names of files and the ids of records."""
@@ -147,6 +154,16 @@ class _Check:
                 self.refuse(path, f"its files would be those of {seen[label.casefold()].replace('/', '.')}.")
             seen[label.casefold()] = path
 
+    def classes(self, plan: Plan) -> None:
+        """Each table with its whole path, and read once to see that it can be."""
+        for i, name in enumerate(plan.classes):
+            where = self.tree.at(("classes", str(i))).where
+            plan.classes[i] = os.path.abspath(folder_of(where) / name)
+        try:
+            Classes.read(*map(Path, plan.classes))
+        except AvalignError as error:
+            self.refuse("classes", str(error))
+
     def pairs(self, plan: Plan) -> None:
         for label, pairs in plan.pairs.items():
             path = f"pairs/{label}"
@@ -154,7 +171,9 @@ class _Check:
                 ("images", pairs.images, "pictures"),
                 ("sounds", pairs.sounds, "recordings"),
             ):
-                if other not in plan.datasets:
+                if not other:
+                    self.refuse(f"{path}/{side}", f"missing: the data set that gives the {gives}.")
+                elif other not in plan.datasets:
                     what = f"no data set of this plan is named {other!r}.{suggest(other, plan.datasets)}"
                     self.refuse(f"{path}/{side}", what)
                 elif plan.gives(other) != gives:
