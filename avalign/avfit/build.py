@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from avalign.avfit.annotation import Dataset, Picture, Problem, Reading, Recordi
 from avalign.avfit.build_report import finished_report
 from avalign.avfit.build_state import State
 from avalign.avfit.classes import NOTHING, Classes
+from avalign.avfit.files import text_of
 from avalign.avfit.hashes import Names, hashed
 from avalign.avfit.pairing import Pairing
 from avalign.avfit.parts import SIZE, Format, pyarrow, write_part, write_parts
@@ -87,7 +88,7 @@ class Build:
         return self.out / ".build" / "pools" / label
 
     def classes(self) -> Classes:
-        return Classes.read(*map(Path, self.plan.classes))
+        return _classes(tuple((Path(table), text_of(Path(table))) for table in self.plan.classes))
 
     def held(self, labels: Sequence[str]) -> dict[str, Names]:
         """split -> every origin that these data sets have in it."""
@@ -112,6 +113,12 @@ class Build:
         if use.most:
             gate.limit(self.readings(label))
         return gate
+
+
+@lru_cache(maxsize=4)
+def _classes(tables: tuple[tuple[Path, str], ...]) -> Classes:
+    """Read once for what is in the tables: many units ask."""
+    return Classes.read(*(table for table, _ in tables))
 
 
 def build(
@@ -192,7 +199,7 @@ def _fingerprint(work: Build, surveys: dict[str, Survey]) -> dict[str, Any]:
         "follow_links": work.follow_links,
         "part_size": work.part_size,
         "avalign": {name: known[name] for name in ("avalign", "commit")},
-        "classes": [Path(table).read_text(encoding="utf-8") for table in work.plan.classes],
+        "classes": [text_of(Path(table)) for table in work.plan.classes],
         "annotations": {folder: found.annotations for folder, found in surveys.items()},
         "files": {f: found.names.digest() for f, found in surveys.items() if work.media == "require"},
     }

@@ -160,7 +160,8 @@ class _Check:
             where = self.tree.at(("classes", str(i))).where
             plan.classes[i] = os.path.abspath(folder_of(where) / name)
         try:
-            Classes.read(*map(Path, plan.classes))
+            if plan.classes:
+                Classes.read(*map(Path, plan.classes))
         except AvalignError as error:
             self.refuse("classes", str(error))
 
