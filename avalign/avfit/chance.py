@@ -74,7 +74,7 @@ def _coprime(count: int, dice: Dice) -> int:
 
 
 class Turns:
-    """Whose turn it is: in each round every one has as many turns as its weight says, until it has had `most`.
+    """Whose turn it is: in each round each has as many turns as its weight says, until it has had `most`.
 
     most: name -> turns it can have; when all had theirs, the rounds begin again
     """
@@ -99,7 +99,7 @@ class Turns:
 
     def at(self, number: int) -> tuple[int, int]:
         """The name, and how many turns it had before."""
-        again, number = divmod(number, self.total)
+        number %= self.total
         stretch = bisect_right(self.ends, number) - 1
         turns, had, share = self.stretches[stretch]
         rounds, place = divmod(number - self.ends[stretch], len(turns))

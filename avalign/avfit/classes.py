@@ -49,6 +49,7 @@ class Classes:
     kinds[c]:   as bits, c and all that is within it: a duck is a bird
     related[c]: as bits, what may be the same thing as c: kinds of it, what it is a kind of, parts and wholes.
                 Only of classes that are not related is it certain that one is not the other
+    broader[c]: as bits, what c is a kind of, itself left out
     similar[c]: classes easily taken for c, none of them related to it
     """
 
@@ -179,6 +180,7 @@ class Classes:
         count = range(len(self.names))
         within = [self.bits(self.numbers[name] for name in above[own]) for own in self.names]
         self.kinds = [self.bits(k for k in count if within[k] >> c & 1) for c in count]
+        self.broader = [within[c] & ~(1 << c) for c in count]
         related = [within[c] | self.kinds[c] for c in count]
         whole = list(related)
         for c, own in enumerate(self.names):

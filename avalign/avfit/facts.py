@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from avalign.avfit.chance import Dice
+from avalign.avfit.matches import Match, Matches
 from avalign.errors import AvalignError, suggest
 from avalign.grammar import Box, Interval
 
@@ -52,6 +53,58 @@ def tried_after(kind: str, kinds: Sequence[str]) -> list[str]:
     """The kind that was drawn, then those that may stand in for it, the nearest first."""
     family = next(names for names in (BOXES, TIMES, CLASSES) if kind in names)
     return [kind, *(k for k in family if k in kinds and k != kind), *(k for k in kinds if k not in family)]
+
+
+class Facts:
+    """Claims about pairs, true ones and false ones. overlap: as `Pairing` says"""
+
+    def __init__(self, matches: Matches, overlap: float) -> None:
+        self.matches, self.classes, self.overlap = matches, matches.classes, overlap
+
+    def claim(
+        self, match: Match, *, claim: str, kind: str, dice: Dice
+    ) -> tuple[Match, Box | None, Interval | None] | None:
+        """The box and the time of a claim: true if `kind` is "", else wrong in that. None if there is none."""
+        has_box, has_time = TYPES[claim]
+        if kind in CLASSES and self.matches.may_be(match.heard) & self.classes.bits(match.seen):
+            return None  # what is heard is seen, after all
+        own = self.classes.kinds[match.c]
+        box = dice.one_of(self.matches.boxes(match, own)) if has_box else None
+        if box is not None and kind in BOXES:
+            box = self._wrong_box(match, box, kind, dice)
+            if box is None:
+                return None
+        if not has_time:
+            return match, box, None
+        times = self.matches.times(match, self.classes.kinds[match.d])
+        if not times:
+            return None
+        time: Interval | None = dice.one_of(times)
+        if time is not None and kind in TIMES:
+            time = self._wrong_time(match, time, kind, dice)
+        return None if time is None else (match, box, time)
+
+    def _wrong_box(self, match: Match, box: Box, kind: str, dice: Dice) -> Box | None:
+        """A box in which nothing is that may be what is heard."""
+        heard = self.matches.may_be(match.heard)
+        right = self.matches.boxes(match, heard)
+        if kind == "shifted_box":
+            return shifted(box, right, self.overlap, dice)
+        wrong = [b for b in self.matches.boxes(match, ~heard) if apart(b, right, self.overlap)]
+        return dice.one_of(wrong) if wrong else None
+
+    def _wrong_time(self, match: Match, time: Interval, kind: str, dice: Dice) -> Interval | None:
+        """A time at which nothing is heard that may be what is seen."""
+        seen = self.matches.may_be(match.seen)
+        busy = self.matches.times(match, seen)
+        if busy is None:
+            return None
+        recordings = self.matches.recordings
+        if kind == "other_time":
+            return silence(time, busy, recordings.length(match.recording), dice)
+        events = zip(recordings.intervals(match.recording), match.heard, strict=True)
+        wrong = [t for t, c in events if t is not None and not seen >> c & 1 and disjoint(t, busy)]
+        return dice.one_of(wrong) if wrong else None
 
 
 # ---- boxes ----

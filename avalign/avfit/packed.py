@@ -22,7 +22,7 @@ class Texts:
     """Texts one after the other as UTF-8, and where each ends."""
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
-        self.content, self.ends = memoryview(content), memoryview(ends)
+        self.content, self.ends = content.data, ends.data
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -53,7 +53,7 @@ class Lists:
     """`count` lists of whole numbers, each in the order in which its numbers were given."""
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
-        self.content, self.ends = memoryview(content), memoryview(ends)
+        self.content, self.ends = content.data, ends.data
 
     def __getitem__(self, number: int) -> memoryview:
         return self.content[self.ends[number] : self.ends[number + 1]]

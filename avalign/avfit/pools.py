@@ -51,8 +51,8 @@ class _Pool:
         self.counts: dict[str, Any] = head["counts"]
         self._texts = [Texts(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "files", "origins")]
         self._lists = {name: Lists(arrays[name], arrays[f"{name}_ends"]) for name in self.listed}
-        self._starts = memoryview(arrays["starts"])
-        self._classes = memoryview(arrays["classes"])
+        self._starts = arrays["starts"].data
+        self._classes = arrays["classes"].data
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -159,8 +159,8 @@ class PicturePool(_Pool):
 
     def __init__(self, arrays: Arrays, head: Mapping[str, Any], classes: Classes) -> None:
         super().__init__(arrays, head, classes)
-        self._boxes = memoryview(arrays["boxes"])
-        self._frame_times = memoryview(arrays["frame_times"])
+        self._boxes = arrays["boxes"].data
+        self._frame_times = arrays["frame_times"].data
 
     @classmethod
     def build(cls, readings: Iterable[Reading[Picture]], classes: Classes, *, below: str = "") -> PicturePool:
@@ -219,9 +219,9 @@ class RecordingPool(_Pool):
 
     def __init__(self, arrays: Arrays, head: Mapping[str, Any], classes: Classes) -> None:
         super().__init__(arrays, head, classes)
-        self._times = memoryview(arrays["times"])
-        self._spans = memoryview(arrays["spans"])
-        self._lengths = memoryview(arrays["lengths"])
+        self._times = arrays["times"].data
+        self._spans = arrays["spans"].data
+        self._lengths = arrays["lengths"].data
 
     @classmethod
     def build(
