@@ -35,7 +35,8 @@ def finished_report(
         tally.update(Tally.of_rows(page["tally"]))
         if "account" in page:
             accounts[unit.removeprefix("read-")] = page["account"]
-    counts = {"records": len(tally), "datasets": accounts, "counts": tally.rows()}
+    pools = {u.removeprefix("read-"): page["pool"] for u, page in done.items() if page and "pool" in page}
+    counts = {"records": len(tally), "datasets": accounts, "pools": pools, "counts": tally.rows()}
     known = versions()
     made_with = ", ".join(f"{name} {known[name]}" for name in ("avalign", "commit", "python", "numpy"))
     write_whole(state.out / "build.yaml", f"# made with {made_with}\n{dump_plan(plan)}")
@@ -46,7 +47,8 @@ def finished_report(
                     shutil.copyfileobj(rows, joined)
     write_whole(state.out / "counts.json", json.dumps(counts, indent=1) + "\n")
     state.finish("all", {"parts": []})
-    for lines in (tables.refusals(accounts), tables.by_source(tally), tables.by_class(tally)):
+    sections = (tables.by_source, tables.by_class, tables.by_kind)
+    for lines in (tables.refusals(accounts), *(section(tally) for section in sections)):
         say("")
         for line in lines:
             say(line)
