@@ -44,7 +44,7 @@ class Ave:
         audio: str = "AVE/{clip}.mp4",
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("ave", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         listed: dict[tuple[str, str], list[str]] = {}

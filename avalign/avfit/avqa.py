@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from avalign.avfit.annotation import Reading, refused
-from avalign.avfit.clips import Clips, question_of, youtube_id
+from avalign.avfit.clips import Clips, plain, question_of, youtube_id
 from avalign.data.manifest.record import Record
 from avalign.json_file import json_if_there, read_json
 
@@ -55,7 +55,7 @@ class Avqa:
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         self.choices, self.kind, self.val_as = choices, kind, val_as
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("avqa", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         files = {split: read_json(folder / f"{split}_qa.json", list) for split in ("train", "val")}
@@ -94,6 +94,8 @@ class Avqa:
             text = f"{text} Choose one: {'; '.join(choices)}."
         try:
             media, instruction = self.clips.media(clip), question_of(text)
+            response = plain(choices[place])
+            kind = plain(" ".join(item[field] for field in KINDS[self.kind]))
         except ValueError as error:
             return refused(name, where, "unsafe name or question", error)
         record = Record(
@@ -102,8 +104,8 @@ class Avqa:
             split="train" if published == "train" else self.val_as,
             source="avqa",
             instruction=instruction,
-            response=choices[place],
-            kind=" ".join(item[field] for field in KINDS[self.kind]),
+            response=response,
+            kind=kind,
             provenance={
                 "origins": [youtube_id(clip)],
                 "seconds": SECONDS,

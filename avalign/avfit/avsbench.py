@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from avalign.avfit.annotation import Problem, Reading, is_video, placed, refused, spoken
-from avalign.avfit.clips import checked_pattern, youtube_id
+from avalign.avfit.clips import youtube_id
 from avalign.avfit.files import named_rows_of
 from avalign.avfit.masks import OBJECT, boxes_of, read_mask
+from avalign.avfit.options import checked_pattern
 from avalign.data.manifest.record import SPLITS, Record, stays_inside
 from avalign.data.media import MediaError
 from avalign.errors import AvalignError
@@ -74,11 +75,13 @@ class AvsBench:
     set's own loader reads. In patterns "{clip}" stands for name or uid, besides "{split}", "{frame}" and
     "{category}" (s4) or "{part}" (avss).
 
-    One record a frame with a mask: five a clip, ten in v2, one in the training clips of s4 and v1s. Every
-    part of the mask, pixels of one class that touch, becomes a box: grounding asks for objects, and one box
-    around two guitars would be mostly what stands between them. A part under `least` of the picture is left
-    out and told: masks have crumbs of a few pixels, whose boxes no answer could hit. An object cut in two by
-    what stands before it becomes two boxes. A frame in which nothing sounds has no box and is refused.
+    One record a frame with a mask: five a clip, ten in v2, one in the training clips of s4 and v1s. Grounding
+    asks for objects, and a mask has none, only classes. One box around all of a class would be mostly what
+    stands between two guitars; one around every part of touching pixels would cut a clarinet in four where
+    hands cover it. So parts of a class become one box if they are not farther apart than `join`: then a box
+    that wrongly holds two objects holds little besides. What has less than `least` of the picture's pixels is
+    left out and told: masks have crumbs of a few pixels, whose boxes no answer could hit. A frame in which
+    nothing sounds has no box and is refused.
     Masks may hold class indices (labels_semantic), colours (labels_rgb) or just object and background
     (gt_masks): then the class is s4's category, and unknown in ms3. A record's label is the class if all its
     boxes have the same; provenance holds all.
@@ -90,7 +93,8 @@ class AvsBench:
     image:  where the pictures lie, may be videos; None: as above
     audio:  where the sounds lie; None: as above
     labels: file of the classes, name -> index; whatever index "background" has in it counts as 0
-    least:  share of the picture's pixels that a part of a mask must have
+    join:   how far apart parts of one object may be, in the picture's heights and widths; 0: they touch
+    least:  share of the picture's pixels that an object's mask must have
     hear:   "clip": all of the sound belongs to a record; "second": the second that its frame stands for
     """
 
@@ -104,6 +108,7 @@ class AvsBench:
         image: str | None = None,
         audio: str | None = None,
         labels: str = "label2idx.json",
+        join: Annotated[float, Field(ge=0, le=1)] = 0.125,
         least: Annotated[float, Field(ge=0, le=1)] = 0.001,
         hear: Literal["clip", "second"] = "clip",
     ) -> None:
@@ -112,10 +117,10 @@ class AvsBench:
         known = tuple(f for f in FIELDS if f not in {"s4": ("part",), "avss": ("category",)}.get(subset, ()))
         for option, given in self.patterns.items():
             pattern = getattr(self.subset, option) if given is None else given
-            self.patterns[option] = checked_pattern(option, pattern, known)
-        self.labels, self.least, self.hear = labels, least, hear
+            self.patterns[option] = checked_pattern(f"avsbench: {option}", pattern, known)
+        self.labels, self.join, self.least, self.hear = labels, join, least, hear
         if not stays_inside(labels):
-            raise AvalignError(f"labels: {labels!r} is not a path below the data set's folder")
+            raise AvalignError(f"avsbench: labels: {labels!r} is not a path below the data set's folder")
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         names = cache(lambda: _names(folder / self.labels))  # of use for masks of classes only
@@ -159,15 +164,15 @@ class AvsBench:
         except ValueError as error:
             return refused(item, where, "unsafe name", error)
         try:
-            parts, small = boxes_of(read_mask(folder / masks), self.least)
+            objects, small = boxes_of(read_mask(folder / masks), self.least, self.join)
         except MediaError as error:
             return refused(item, where, "no readable mask", f"{masks}: {error.why}")
-        told = (Problem("part too small for a box", f"{small} of {masks}"),) if small else ()
-        if not parts:
+        told = (Problem("object too small for a box", f"{small} of {masks}"),) if small else ()
+        if not objects:
             return Reading(item, where, problems=told or (Problem("nothing in the mask", masks),))
         try:
-            labels = [self._label(index, fields["category"], names) for index, _ in parts]
-            boxes = tuple(box for _, box in parts)
+            labels = [self._label(index, fields["category"], names) for index, _ in objects]
+            boxes = tuple(box for _, box in objects)
             response = " ".join(
                 write_box(box, spoken(label) if label else None)
                 for box, label in zip(boxes, labels, strict=True)
@@ -183,8 +188,8 @@ class AvsBench:
             image=image,
             frame_times=(second + SHOWN,) if is_video(image) else (),
             audio=audio,
-            audio_start=second if self.hear == "second" else None,
-            audio_end=second + 1 if self.hear == "second" else None,
+            audio_start=float(second) if self.hear == "second" else None,
+            audio_end=second + 1.0 if self.hear == "second" else None,
             boxes=boxes,
             label=labels[0] if len(set(labels)) == 1 else None,
             provenance={"origins": [youtube_id(clip)], "classes": sorted({name for name in labels if name})},

@@ -38,7 +38,8 @@ class FlickrSoundNet:
     min(sum of their masks / 2, 1).
     Source: Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018.
 
-    clips:        the list of clips: "flickr_test" (249), "test_list" (250), "supervised_test_list" (279)
+    clips:        the list of clips: "flickr_test" (249), "test_list" (250), "supervised_test_list" (250, and
+                  30 of them again)
     annotations:  where a clip's boxes lie
     image, audio: where a clip's picture and sound lie; the picture is the frame that was annotated
     """
@@ -57,7 +58,7 @@ class FlickrSoundNet:
             checked_pattern(option, pattern, ("clip",))
         if is_video(image):
             raise AvalignError(
-                f"image: {image!r} is a video, but boxes were drawn in one frame, as a picture"
+                f"flickr_soundnet: image: {image!r} is a video; the boxes belong to one frame, a picture"
             )
         self.list, self.annotations, self.image, self.audio = LISTS[clips], annotations, image, audio
 

@@ -60,7 +60,7 @@ class Llp:
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         self.modality, self.ask = modality, ask
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("llp", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         problems: dict[str, list[Problem]] = defaultdict(list)

@@ -45,22 +45,28 @@ def read_mask(path: Path) -> np.ndarray:
     return pixels.astype(np.int16)
 
 
-def boxes_of(mask: np.ndarray, least: float) -> tuple[list[tuple[int, Box]], int]:
-    """Class and box (0..1) of every part of the mask, the largest first; and how many were too small.
+def boxes_of(mask: np.ndarray, least: float, join: float) -> tuple[list[tuple[int, Box]], int]:
+    """Class and box (0..1) of every object of the mask, the largest first; and how many were too small.
 
     mask:  (height, width), a class index for every pixel, 0 for the background
-    least: share of the picture's pixels that a part must have. A part is all pixels of one class that touch,
-           corners included
+    least: share of the picture's pixels that an object must have
+    join:  how far apart pixels of one class may be and still be one object's, in heights and widths of the
+           picture; 0: those that touch, corners included
     """
     from scipy import ndimage
 
     height, width = mask.shape
+    reach = (1 + round(join * height), 1 + round(join * width))
     found: list[tuple[int, int, Box]] = []
     small = 0
     for index in np.unique(mask[mask != BACKGROUND]).tolist():
-        parts, _ = ndimage.label(mask == index, structure=np.ones((3, 3)))
-        sizes = np.bincount(parts.ravel())
-        for number, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
+        covered = mask == index
+        grown, _ = ndimage.label(
+            ndimage.maximum_filter(covered, size=reach, mode="constant"), structure=np.ones((3, 3))
+        )
+        objects = np.where(covered, grown, 0)
+        sizes = np.bincount(objects.ravel())
+        for number, (rows, columns) in enumerate(ndimage.find_objects(objects), start=1):
             if sizes[number] < least * mask.size:
                 small += 1
                 continue

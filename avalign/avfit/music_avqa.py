@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from avalign.avfit.annotation import Reading, refused
-from avalign.avfit.clips import Clips, question_of
+from avalign.avfit.clips import Clips, plain, question_of
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.errors import AvalignError, suggest
 from avalign.json_file import read_json
@@ -59,7 +59,7 @@ class MusicAvqa:
             if split not in SPLITS:
                 raise AvalignError(f"music_avqa: splits: no split {split!r}.{suggest(str(split), SPLITS)}")
         self.version, self.splits, self.train, self.videos = version, tuple(splits), train, videos
-        self.clips = Clips(image, audio, frames, seconds)
+        self.clips = Clips("music_avqa", image, audio, frames, seconds)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         for split in self.splits:
@@ -96,6 +96,7 @@ class MusicAvqa:
             return refused(name, where, "slots that cannot be filled", item["templ_values"])
         filled = iter(values)
         try:
+            response, asked = plain(answer), plain(" ".join(kind))
             media = self.clips.media(clip)
             question = question_of(
                 SLOT.sub(lambda _: next(filled).replace("_", " "), item["question_content"])
@@ -108,8 +109,8 @@ class MusicAvqa:
             split=split,
             source="music_avqa",
             instruction=question,
-            response=answer,
-            kind=" ".join(kind),
+            response=response,
+            kind=asked,
             provenance={"origins": [f"music_avqa:{clip}"], "seconds": self.clips.seconds},
             **media,
         )

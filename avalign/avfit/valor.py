@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from avalign.avfit.annotation import Problem, Reading, refused
-from avalign.avfit.clips import Clips, youtube_id
+from avalign.avfit.clips import Clips, plain, youtube_id
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.errors import AvalignError
 from avalign.json_file import read_json
@@ -48,7 +48,7 @@ class Valor:
         frames: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         self.layout = layout
-        self.clips = Clips(image, audio, frames, SECONDS)
+        self.clips = Clips("valor", image, audio, frames, SECONDS)
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         seen: set[str] = set()
@@ -65,10 +65,9 @@ class Valor:
                 yield self._reading(clip, split, where, captions)
 
     def _reading(self, clip: str, split: str, where: str, captions: list[Any]) -> Reading[Record]:
-        texts = [" ".join(text.split()) for text in captions if isinstance(text, str)]
-        # a caption holds a word, for MeerkatBench scores words
-        good = tuple(dict.fromkeys(text for text in texts if any(c.isalnum() for c in text)))
-        problems = [Problem("caption without words")] * (len(captions) - sum(t in good for t in texts))
+        texts = [_caption(text) for text in captions]
+        good = tuple(dict.fromkeys(text for text in texts if text))
+        problems = [Problem("caption without words")] * texts.count("")
         if not good:
             return Reading(clip, where, problems=tuple(problems) or (Problem("no caption"),))
         try:
@@ -86,6 +85,15 @@ class Valor:
             **media,
         )
         return Reading(clip, where, (record,), tuple(problems))
+
+
+def _caption(text: Any) -> str:
+    """A caption with at least one word, for MeerkatBench scores words; else ""."""
+    try:
+        said = plain(text) if isinstance(text, str) else ""
+    except ValueError:
+        return ""
+    return said if any(c.isalnum() for c in said) else ""
 
 
 def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
