@@ -64,7 +64,7 @@ class Facts:
     def claim(
         self, match: Match, *, claim: str, kind: str, dice: Dice
     ) -> tuple[Match, Box | None, Interval | None] | None:
-        """The box and the time of a claim: true if `kind` is "", else wrong in that. None if there is none."""
+        """The box and time of a claim: true if `kind` is "", else wrong in that. None if it makes none."""
         has_box, has_time = TYPES[claim]
         if kind in CLASSES and self.matches.may_be(match.heard) & self.classes.bits(match.seen):
             return None  # what is heard is seen, after all

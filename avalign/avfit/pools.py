@@ -240,12 +240,12 @@ class RecordingPool(_Pool):
                         made.unknown[event.name] += 1
                         continue
                     start, end = _ticks(event.interval)
+                    if length and start >= length:
+                        made.problems["event beyond the recording's end, dropped"] += 1
+                        continue
                     if length and end > length:
                         made.problems["event beyond the recording's end, clipped"] += 1
                         end = length
-                    if start != UNKNOWN and start >= end:
-                        made.problems["event beyond the recording's end, dropped"] += 1
-                        continue
                     found.append((c, start, end))
                 if not found:
                     made.counts["without a class"] += 1
