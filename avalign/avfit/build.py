@@ -13,6 +13,7 @@ in .build/done says so. So the same command goes on after any stop, and ends wit
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from avalign.versions import versions
 from avalign.whole import unfinished
 
 Say = Callable[[str], None]
+EVERY = 10.0  # seconds between two lines of a data set that is read for long
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ class Build:
     def readings(self, label: str) -> Iterator[Reading[Any]]:
         use = self.plan.datasets[label]
         dataset: Dataset = registry.load("dataset", use.name)(**use.options)
+        told = time.monotonic()
         try:
-            yield from dataset.read(self.root / str(use.folder))
+            for number, reading in enumerate(dataset.read(self.root / str(use.folder))):
+                yield reading
+                if number % 1000 == 0 and time.monotonic() - told > EVERY:
+                    told = time.monotonic()
+                    print(f"... {label}: {number:,} items read", file=sys.stderr, flush=True)
         except AvalignError as error:
             raise AvalignError(f"data set {label!r}: {error}") from error
 
