@@ -159,6 +159,14 @@ def test_most_chooses_by_the_seed_and_grows_by_adding(most: int, seed: int, ther
     assert few <= more
 
 
+def test_a_split_that_is_not_wanted_holds_nothing_back(tmp_path: Path) -> None:
+    """What stands in no record of validation cannot leak from it."""
+    one = [{"id": "a", "split": "train", "origin": "x"}, {"id": "b", "split": "val", "origin": "x"}]
+    plan = write_plan(tmp_path, ["one"], one={"most": {"val": 0}})
+    built(plan, write_root(tmp_path / "root", {"one": one}), tmp_path / "out")
+    assert [record["id"] for record in records(tmp_path / "out")] == ["one/made/a"]
+
+
 def test_the_seed_chooses(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, ["one"], one={"most": {"train": 4}})
     root = write_root(tmp_path / "root", {"one": items(30, "train")})

@@ -79,6 +79,8 @@ def test_pairs_do_not_depend_on_the_processes_or_the_format(root: Path, tmp_path
     one, parquet = Table(tmp_path / "one"), Table(tmp_path / "parquet")
     assert [one[k] for k in range(len(one))] == [parquet[k] for k in range(len(parquet))]
     assert records(tmp_path / "one") != records(tmp_path / "seed")
+    built(plan, root, tmp_path / "one", *fewer(plan), "seed=1", media="skip", part_size=2, overwrite=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "seed")  # nothing of the first is left in memory
 
 
 def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: Path, tmp_path: Path) -> None:
