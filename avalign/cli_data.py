@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from json import dumps as to_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avalign.errors import AvalignError
+from avalign.errors import AvalignError, suggest
 
 if TYPE_CHECKING:
     from avalign.avfit.instructions.replies import Writer
+
+FORMATS = ("jsonl", "parquet")
+MEDIA = ("require", "skip")
 
 data = typer.Typer(
     help="Build, check and show instruction samples made from data sets on disk.",
@@ -20,6 +24,9 @@ data = typer.Typer(
 )
 
 ManifestFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a manifest, or its file.")]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Also read what links lead to outside the media root.")
+]
 MediaRoot = Annotated[
     Path | None, typer.Option("--media", help="Folder that media paths start from; FOLDER if not given.")
 ]
@@ -30,6 +37,7 @@ def check(
     folder: ManifestFolder,
     media: MediaRoot = None,
     no_media: Annotated[bool, typer.Option("--no-media", help="Leave media files alone.")] = False,
+    follow_links: FollowLinks = False,
     sample: Annotated[int | None, typer.Option(min=0, help="Check only so many media files.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of media files.")] = 0,
     contents: Annotated[
@@ -51,7 +59,16 @@ def check(
     from avalign.avfit.check_report import checked_and_reported, told
 
     limits = Limits(min_side, min_rate, silence, clipped)
-    options = Options(not no_media, sample, seed, contents, share, limits, workers or os.cpu_count() or 1)
+    options = Options(
+        media=not no_media,
+        follow_links=follow_links,
+        sample=sample,
+        seed=seed,
+        contents=contents,
+        share=share,
+        limits=limits,
+        processes=workers or os.cpu_count() or 1,
+    )
     beside = folder if folder.is_dir() else folder.parent
     place = beside / "check" if out is None else out
     report = checked_and_reported(folder, media or beside, place, options)
@@ -66,6 +83,7 @@ def show(
     folder: ManifestFolder,
     out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
     media: MediaRoot = None,
+    follow_links: FollowLinks = False,
     task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
     split: Annotated[str | None, typer.Option(help="Only of this split.")] = None,
     source: Annotated[str | None, typer.Option(help="Only of this data set.")] = None,
@@ -89,8 +107,67 @@ def show(
         count=count,
         seed=seed,
         seconds=seconds,
+        follow_links=follow_links,
     )
     typer.echo(f"{out}: {shown} samples")
+
+
+@data.command()
+def build(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="YAML file, such as recipes/avfit/meerkat.yaml.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in seed=1.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder that the data sets' folders lie in.")] = Path("."),
+    out: Annotated[Path | None, typer.Option(help="Folder to write; avfit/<name> if not given.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
+    media: Annotated[
+        str, typer.Option(help="require: refuse what lacks its picture or sound; skip: do not look.")
+    ] = "require",
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Also read what links lead to outside the root.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what another plan built.")] = False,
+) -> None:
+    """Write a plan's records. The same command goes on where it was stopped."""
+    from avalign.avfit.build import build as build_plan
+    from avalign.avfit.plan import read_plan
+
+    for option, value, known in (("--format", format, FORMATS), ("--media", media, MEDIA)):
+        if value not in known:
+            raise AvalignError(f"{option}: {value!r} is none of them.{suggest(value, known)}")
+    read = read_plan(plan, overrides or [])
+    counts = build_plan(
+        read,
+        root,
+        out or Path("avfit") / read.name,
+        jobs=jobs,
+        format=format,  # type: ignore[arg-type]
+        media=media,  # type: ignore[arg-type]
+        follow_links=follow_links,
+        overwrite=overwrite,
+        say=lambda line: typer.echo(line, err=line.startswith("... ")),
+    )
+    raise typer.Exit(0 if counts["records"] else 1)
+
+
+@data.command()
+def stats(
+    manifest: Annotated[Path, typer.Argument(metavar="FOLDER", help="Manifest: its folder, or one file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count a manifest's records: tasks, sources, splits, classes, boxes and times, beside the paper's."""
+    from avalign.avfit import stats as counting
+
+    tally = counting.count(manifest, lambda line: typer.echo(line, err=True))
+    if json:
+        typer.echo(to_json(counting.as_plain(tally), indent=1))
+        return
+    for line in counting.as_text(tally):
+        typer.echo(line)
 
 
 @data.command()

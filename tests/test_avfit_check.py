@@ -387,6 +387,7 @@ def test_a_link_out_of_the_root_is_not_opened(folder: Path, tmp_path: Path) -> N
     report = checked(folder, [sample("avqa", id=name, image=name) for name in names])
     assert counts(report) == {"media leads out of the root": 2}
     assert {one["record"] for one in examples(report)} == set(names[:2])
+    assert counts(checked(folder, follow_links=True)) == {}
 
 
 # ---- over all records ----

@@ -127,6 +127,8 @@ def test_media_that_cannot_be_read_are_told_in_their_place(folder: Path, tmp_pat
     assert "bad.wav: cannot be decoded as audio" in page
     assert str(folder) not in page
     assert not embedded(page, "image/jpeg")
+    show(folder, folder, folder / "page.html", follow_links=True)
+    assert len(embedded((folder / "page.html").read_text(), "image/jpeg")) == 1
 
 
 def test_tasks_take_turns_and_the_seed_decides(folder: Path) -> None:

@@ -39,6 +39,7 @@ class Options:
     """How a manifest is checked.
 
     media:     whether media are opened
+    follow_links: whether those are that a link leads to outside the media root
     sample:    how many media files are, chosen by `seed`; all when None
     contents:  whether small files (1 MiB) are compared between splits by their bytes
     share:     what part of a task the most common class or answer may make up
@@ -46,6 +47,7 @@ class Options:
     """
 
     media: bool = True
+    follow_links: bool = False
     sample: int | None = None
     seed: int = 0
     contents: bool = False
@@ -218,7 +220,7 @@ def _check_media(
             }
     digests = np.zeros(len(starts), np.uint64)
     file = verdicts_file()
-    work = partial(_judge, root=root, limits=options.limits, contents=options.contents, kept=file)
+    work = partial(_judge, root=root, options=options, kept=file)
     keeper = Keeper(file)
     try:
         with progress(len(chosen), "media", " files") as bar:
@@ -260,17 +262,13 @@ def _verdicts(
                 yield [one], alone or [_Verdict(one.place, dead, 0, None)]
 
 
-def _judge(
-    wanted: list[_Wanted], *, root: Path, limits: Limits, contents: bool, kept: Path
-) -> list[_Verdict]:
+def _judge(wanted: list[_Wanted], *, root: Path, options: Options, kept: Path) -> list[_Verdict]:
     with kept_facts(kept) as known:
-        return [_judged_one(one, root, limits, contents, known) for one in wanted]
+        return [_judged_one(one, root, options, known) for one in wanted]
 
 
-def _judged_one(
-    one: _Wanted, root: Path, limits: Limits, contents: bool, known: Callable[[str], Facts | None]
-) -> _Verdict:
-    if leads_out(root, one.name):
+def _judged_one(one: _Wanted, root: Path, options: Options, known: Callable[[str], Facts | None]) -> _Verdict:
+    if not options.follow_links and leads_out(root, one.name):
         return _Verdict(one.place, [("media leads out of the root", one.uses[0].row, one.name)], 0, None)
     path = root / one.name
     facts = new = None
@@ -282,8 +280,8 @@ def _judged_one(
     if facts is None:
         facts = measured(path, one.kind)
         new = (key, facts) if key else None
-    wrong = list(judged(one.name, one.kind, facts, one.uses, limits))
-    content = digest(path) if contents and facts.code != "media file is missing" else ""
+    wrong = list(judged(one.name, one.kind, facts, one.uses, options.limits))
+    content = digest(path) if options.contents and facts.code != "media file is missing" else ""
     return _Verdict(one.place, wrong, int(content, 16) if content else 0, new)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from avalign import __version__
-from avalign.avfit.show_card import CARD_STYLE, card
+from avalign.avfit.show_card import CARD_STYLE, below, card
 from avalign.batch import TASKS
 from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import SPLITS, Record
@@ -33,11 +34,13 @@ def show(
     count: int = 24,
     seed: int = 0,
     seconds: float = 10.0,
+    follow_links: bool = False,
 ) -> int:
     """Write `count` records of the manifest in `folder`, drawn by `seed`, as a page. Returns how many it has.
 
     Each task that fits has its share of them, as far as it has so many. root: what media paths start from;
-    a file that cannot be read is told on the page in its place. seconds: of each sound, from its span's start
+    """Write `count` records of the manifest in `folder`, drawn by `seed`, as a page. Returns how many.
+    follow_links: also read what a link leads to outside the root
     """
     for name, value, known in (("task", task, TASKS), ("split", split, SPLITS)):
         if value is not None and value not in known:
@@ -45,6 +48,7 @@ def show(
     table = Table(folder)
     phrasings = Phrasings(folder if folder.is_dir() else folder.parent)
     chosen = _chosen(table, task, split, source, label, count, seed)
+    find = partial(below, root, follow_links)
     tasks = [name for name in TASKS if any(record.task == name for record in chosen)]
     body = [
         f"<style>{CARD_STYLE}</style>",
@@ -52,7 +56,7 @@ def show(
         _filters(chosen),
     ]
     for name in tasks:
-        cards = [card(record, root, seconds, phrasings) for record in chosen if record.task == name]
+        cards = [card(record, find, seconds, phrasings) for record in chosen if record.task == name]
         body += [
             f"<section><h2 id={name}>{name.upper()}</h2>",
             f"<div class=samples>{''.join(cards)}</div></section>",

@@ -28,12 +28,14 @@ LONGER_SIDE = 640  # pixels of an embedded picture
 MOST_FRAMES = 6  # of a film
 MOST_RATE = 48_000  # Hz of an embedded sound
 
+Find = Callable[[str], Path]
 
-def card(record: Record, root: Path, seconds: float, phrasings: Phrasings) -> str:
-    """`seconds` of the sound are embedded at most."""
+
+def card(record: Record, find: Find, seconds: float, phrasings: Phrasings) -> str:
+    """find: a file by its path in the record, or MediaError. `seconds` of the sound are embedded at most."""
     asked_box, asked_interval = _asked(record)
-    seen = _or_why(record.image, lambda: _pictures(record, root, asked_box))
-    heard = _or_why(record.audio, lambda: _sound(record, root, asked_interval, seconds))
+    seen = _or_why(record.image, lambda: _pictures(record, find, asked_box))
+    heard = _or_why(record.audio, lambda: _sound(record, find, asked_interval, seconds))
     data = "".join(
         f' data-{name}="{escape(str(getattr(record, name)))}"' for name in ("task", "source", "split")
     )
@@ -53,8 +55,9 @@ def _or_why(name: str | None, made: Callable[[], str]) -> str:
         return f"<p class=unread>{escape(name or '')}: {escape(without_path(error))}</p>"
 
 
-def _file(root: Path, name: str) -> Path:
-    if leads_out(root, name):
+def below(root: Path, follow_links: bool, name: str) -> Path:
+    """A file of the media root. MediaError where a link leads out of it."""
+    if not follow_links and leads_out(root, name):
         raise MediaError(name, "is a link that leads out of the media root; it was not opened")
     return root / name
 
@@ -75,9 +78,9 @@ def _asked(record: Record) -> tuple[tuple[Box, ...], tuple[Interval, ...]]:
 # ---- the picture ----
 
 
-def _pictures(record: Record, root: Path, asked: Sequence[Box]) -> str:
+def _pictures(record: Record, find: Find, asked: Sequence[Box]) -> str:
     assert record.image is not None
-    file = _file(root, record.image)
+    file = find(record.image)
     times = record.frame_times
     if len(times) > MOST_FRAMES:
         times = tuple(times[int(k)] for k in np.linspace(0, len(times) - 1, MOST_FRAMES).round())
@@ -130,9 +133,9 @@ def _data_url(kind: str, picture: Any, form: str, **options: Any) -> str:
 # ---- the sound ----
 
 
-def _sound(record: Record, root: Path, asked: Sequence[Interval], most: float) -> str:
+def _sound(record: Record, find: Find, asked: Sequence[Interval], most: float) -> str:
     assert record.audio is not None
-    file = _file(root, record.audio)
+    file = find(record.audio)
     start, end = record.audio_start or 0.0, record.audio_end
     whole = True
     if end is None or end - start > most:
