@@ -251,7 +251,7 @@ def test_an_index_is_made_once_and_cannot_be_half_there(
     write(records(), tmp_path / "made.jsonl")
     opened(tmp_path)
     monkeypatch.setattr(
-        "avalign.data.manifest.table.from_json", lambda _: pytest.fail("every line is read again")
+        "avalign.data.manifest.index.from_json", lambda _: pytest.fail("every line is read again")
     )
     assert len(opened(tmp_path).table) == len(records())
 

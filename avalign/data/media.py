@@ -13,6 +13,9 @@ from avalign.errors import AvalignError
 END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: annotations are rounded
 
 
+MediaFile = str | Path
+
+
 class MediaError(AvalignError):
     """A picture or sound that cannot be used: `file` is where, `why` is what is wrong with it."""
 
