@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +21,7 @@ from avalign.errors import AvalignError
 from avalign.recipe_io import read
 from tests.strategies import quick, seeds
 from tests.test_manifest import records, write_manifest
-from tests.test_train import ENVIRONMENT, KILLED, RECIPE, SMALL, _one_thread, log, weights  # noqa: F401 (a fixture)
+from tests.test_train import RECIPE, SMALL, _one_thread, log, weights  # noqa: F401 (a fixture)
 from tests.tiny import letters
 
 COUNTS = {"small": 5, "middle": 12, "large": 40}
@@ -184,24 +180,34 @@ def test_processes_share_the_draws_out_and_resume_alike(folder: Path, processes:
     assert of_rank(1, skip=3) == of_rank(1)[3:]
 
 
-def test_a_training_that_is_killed_goes_on_with_the_samples_of_one_that_was_not(
+def test_a_training_that_was_stopped_goes_on_with_the_samples_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a manifest of two sources: bit for bit the weights and the log."""
     made = [replace(record, source=("one", "two")[k % 2]) for k, record in enumerate(records())]
     folder = write_manifest(tmp_path / "media", made)
     source = "data.source={name: manifest, sources: {one: 1.0, two: 3.0}}"
-    steps = "train.stages=[{name: align, steps: 6, tasks: {arig: 1.0, avcap: 2.0}}]"
+    steps = "train.stages=[{name: align, steps: 5, tasks: {arig: 1.0, avcap: 2.0}}]"
     settings = [*SMALL, f"data.root={folder}", source, steps, "data.workers=2"]
 
     monkeypatch.setattr(training, "score", lambda *_: {})
-    whole, killed = training.train(read(RECIPE, settings), tmp_path / "whole"), tmp_path / "killed"
-    moments = [("step", 4), ("never", 0)]
-    command = [sys.executable, "-c", KILLED, json.dumps(moments), str(RECIPE), str(killed), *settings]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
-    told = [line for line in ended.stdout.splitlines() if line.split()[0] in ("step", "never")]
-    assert told == [f"step 4 {-signal.SIGKILL}", "never 0 0"], ended.stderr[-3000:]
-    one, other = weights(whole), weights(killed)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    training.train(read(RECIPE, settings), whole)
+    forward, steps_done = training.Learner.forward, 0
+
+    def stop(learner: Any, batch: Any, step: int) -> Any:
+        nonlocal steps_done
+        steps_done += 1
+        if steps_done == 4:  # two after the last checkpoint
+            raise KeyboardInterrupt
+        return forward(learner, batch, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Learner, "forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(read(RECIPE, settings), stopped)
+    training.train(read(RECIPE, settings), stopped, resume=True)
+    one, other = weights(whole), weights(stopped)
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert log(killed) == log(whole)
+    assert log(stopped) == log(whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from avalign.batch import Sample
-from avalign.data.manifest.order import Order
+from avalign.data.manifest.order import Order, Records
 from avalign.data.manifest.record import Record
 from avalign.data.manifest.table import Table
 from avalign.data.media import MediaFile, read_audio, read_frames, read_image
@@ -36,14 +36,15 @@ class Manifest:
         self.on_error = "raise"
         self.skipped: list[str] = []
         self.tasks: tuple[str, ...] = ()
+        self.table: Records
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
         """Open the files under `root` and note which record belongs to which split and task."""
         if root is None:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
         place = Path(root)
-        self.table = Table(place, _told, workers=workers)
         self.folder = Path(self.media) if self.media else (place if place.is_dir() else place.parent)
+        self.table = Table(place, _told, workers=workers)
         self.order = Order(self.table, self.sources, seed)
         self.tasks = self.order.tasks
 
@@ -57,17 +58,19 @@ class Manifest:
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
         number, _ = self.order.at(split, task, index)
-        record = self.table[number]
-        return self._decoded(record, self._file(record.image), self._file(record.audio))
+        return self._decoded(self.table[number], number)
 
     def record(self, split: str, task: str, index: int) -> Record:
         """The record that `sample` decodes, without its media being touched."""
         return self.table[self.order.at(split, task, index)[0]]
 
-    def _file(self, path: str | None) -> MediaFile | None:
-        return None if path is None else self.folder / path
+    def _media(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
+        """The files of a record's picture and sound."""
+        image, audio = (None if path is None else self.folder / path for path in (record.image, record.audio))
+        return image, audio
 
-    def _decoded(self, record: Record, seen: MediaFile | None, heard: MediaFile | None) -> Sample:
+    def _decoded(self, record: Record, number: int) -> Sample:
+        seen, heard = self._media(record, number)
         image = audio = None
         rate = 16_000
         if seen is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from avalign.batch import TASKS
-from avalign.data.manifest.record import SPLITS
+from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.shuffle import shuffled
 from avalign.data.mixture import Mixture
 from avalign.errors import AvalignError, suggest
@@ -23,6 +23,14 @@ class Columns(Protocol):
     task: np.ndarray
     source: np.ndarray
     sources: list[str]
+
+
+class Records(Columns, Protocol):
+    """A table of records by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Record: ...
 
 
 class Order:
