@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from avalign.batch import TASKS
 from avalign.build import trained_parts
 from avalign.exported import CONNECTOR, LLM
+from avalign.json_file import json_if_there
 from avalign.meerkatbench.tables import as_markdown
 from avalign.model import ADAPTER, PARTS, AudioVisualLM
 from avalign.recipe import Component, Recipe
@@ -112,7 +111,7 @@ def _training(recipe: Recipe) -> str:
 
 
 def _scores(run: Path) -> str:
-    scores = _json(run / "eval" / "scores.json")
+    scores = json_if_there(run / "eval" / "scores.json")
     if scores is None:
         return "## Scores\n\nNot scored yet (`avalign eval`)."
     return as_markdown(scores).strip().replace("\n## ", "\n### ").replace("# Scores", "## Scores", 1)
@@ -144,11 +143,7 @@ def _licence(model: AudioVisualLM, recipe: Recipe, base: str | None) -> str:
 
 
 def _versions(run: Path) -> str:
-    found = _json(run / "versions.json")
+    found = json_if_there(run / "versions.json")
     if found is None:
         return "## Versions\n\nNot known: the run has no versions.json."
     return "## Versions\n\nTrained with " + ", ".join(f"{name} {text}" for name, text in found.items()) + "."
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

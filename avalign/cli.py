@@ -60,6 +60,8 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 
+app.add_typer(data, name="data")
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in train.batch_size=8.")
 ]

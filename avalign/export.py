@@ -15,6 +15,7 @@ from avalign.build import trained_parts
 from avalign.card import write_card
 from avalign.errors import AvalignError
 from avalign.exported import CARD, CONFIG, CONNECTOR, LLM, connector_weights, is_exported
+from avalign.json_file import json_if_there
 from avalign.model import ADAPTER, PARTS, TOKENIZER, WEIGHTS, AudioVisualLM
 from avalign.recipe import Recipe
 from avalign.recipe_io import dump, read, write
@@ -107,14 +108,9 @@ def _write_connector(folder: Path, run: Path, model: AudioVisualLM, recipe: Reci
             name: {"shape": list(weight.shape), "dtype": str(weight.dtype).removeprefix("torch.")}
             for name, weight in weights.items()
         },
-        "versions": {"trained": _versions_of(run), "exported": versions()},
+        "versions": {"trained": json_if_there(run / "versions.json"), "exported": versions()},
     }
     (folder / CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-
-
-def _versions_of(run: Path) -> dict[str, str] | None:
-    file = run / "versions.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _write_llm(folder: Path, model: AudioVisualLM, merge: bool) -> None:

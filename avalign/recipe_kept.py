@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from avalign.errors import AvalignError
+from avalign.json_file import json_if_there
 from avalign.local import digest, is_local, placed, split
 from avalign.recipe import Component, Recipe
 from avalign.recipe_io import dump
@@ -100,8 +101,7 @@ def refuse_changed_copies(run: Path) -> None:
 
 
 def _known(run: Path) -> dict[str, dict[str, str]]:
-    path = run / CODE / FILES
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return json_if_there(run / CODE / FILES) or {}
 
 
 def _name_of_copy(known: dict[str, dict[str, str]], file: Path) -> str:

@@ -93,7 +93,7 @@ def test_a_repeated_clip_counts_once(folder: Path) -> None:
         (b'[{"file": "x_0', "is not JSON"),
         (b"\xff\xfe\x00", "is not UTF-8"),
         (b"{}", "holds a dict"),
-        (None, "No such"),
+        (None, "no such file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:

@@ -302,7 +302,7 @@ DAMAGED: dict[str, list[tuple[Callable[[Path], Any], str]]] = {
         (lambda f: configure(f, "config.json", model_type="vit"), "model_type is 'vit'"),
         (lambda f: configure(f, "config.json", max_length=64), "max_length is 128 in preprocessor"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json: is not JSON"),
-        (lambda f: (f / "config.json").write_text("[]"), "holds no fields"),
+        (lambda f: (f / "config.json").write_text("[]"), "holds a list, not a dict"),
     ],
     "whisper": [
         (lambda f: drop(f, "model.encoder.conv1.bias"), r"1 missing: conv1\.bias"),

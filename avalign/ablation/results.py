@@ -28,6 +28,7 @@ from avalign.ablation.grid import Run, duration
 from avalign.ablation.study import Study
 from avalign.batch import Sample
 from avalign.errors import AvalignError
+from avalign.json_file import json_if_there
 from avalign.meerkatbench.bootstrap import LEVEL, Metric, percentiles
 from avalign.meerkatbench.evaluate import TASKS
 from avalign.meerkatbench.task import Scored
@@ -116,9 +117,9 @@ def read_scores(run: Run, wanted: Sequence[tuple[str, str]]) -> Scores:
                 for answer, scored in said["trivial"].items()
                 if scored["metrics"].get(name, {}).get("value") is not None
             }
-    path = run.folder / "versions.json"
-    if path.is_file():
-        found.commit = str(json.loads(path.read_text(encoding="utf-8")).get("commit", "unknown"))
+    versions = json_if_there(run.folder / "versions.json")
+    if versions is not None:
+        found.commit = str(versions.get("commit", "unknown"))
     return found
 
 

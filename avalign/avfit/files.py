@@ -1,12 +1,10 @@
-"""Annotation files as rows and records, each with the place it stands at; what cannot be read is named."""
+"""Annotation files as rows, each with the place it stands at; what cannot be read is named."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from avalign.errors import AvalignError
 
@@ -21,17 +19,6 @@ def text_of(file: Path) -> str:
         raise AvalignError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AvalignError(f"{file}: is not UTF-8 text: byte {error.start} cannot be read") from error
-
-
-def json_of(file: Path, kind: type) -> Any:
-    """The file's one JSON value, of `kind` (list or dict)."""
-    try:
-        found = json.loads(text_of(file))
-    except (ValueError, RecursionError) as error:
-        raise AvalignError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, kind):
-        raise AvalignError(f"{file}: holds a {type(found).__name__}, a {kind.__name__} is needed")
-    return found
 
 
 def rows_of(

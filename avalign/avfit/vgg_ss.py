@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from avalign.avfit.annotation import Problem, Reading, clean_boxes, is_video, placed, spoken
-from avalign.avfit.files import json_of
 from avalign.data.manifest.record import Record
 from avalign.grammar import write_box
+from avalign.json_file import read_json
 
 
 class VggSs:
@@ -37,7 +37,7 @@ class VggSs:
 
     def read(self, folder: Path) -> Iterator[Reading[Record]]:
         seen: set[str] = set()
-        for number, item in enumerate(json_of(folder / "vggss.json", list), start=1):
+        for number, item in enumerate(read_json(folder / "vggss.json", list), start=1):
             where = f"vggss.json, record {number}"
             clip = str(item.get("file", "")) if isinstance(item, dict) else ""
             yield self._reading(clip, where, item, seen)

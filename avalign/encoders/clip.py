@@ -11,10 +11,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from avalign.batch import Tokens
-from avalign.encoders.folders import read_json
 from avalign.encoders.places import patch_boxes
 from avalign.encoders.weights import Loaded, load_all, model_file, read_weights
 from avalign.errors import AvalignError, suggest
+from avalign.json_file import read_json
 from avalign.recipe import Share
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from avalign.encoders.weights import Loaded, load_all, model_file, read_weights
 from avalign.errors import AvalignError, suggest
+from avalign.json_file import read_json
 
 
 class StockTower(nn.Module):
@@ -156,14 +156,3 @@ def named_as_in(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
 
 def _is_folder(model: str) -> bool:
     return Path(model).expanduser().is_dir()
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The fields of a JSON file; AvalignError if it holds none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AvalignError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise AvalignError(f"{file}: holds no fields.")
-    return found

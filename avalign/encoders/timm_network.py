@@ -16,6 +16,7 @@ from torch import Tensor
 
 from avalign.encoders.weights import hub_file, model_file
 from avalign.errors import AvalignError
+from avalign.json_file import read_json
 
 FILES = (
     "model.safetensors",
@@ -83,17 +84,12 @@ def find(model: str) -> Network:
 
 def _described(folder: Path) -> Path:
     """`folder`, if its config.json is timm's."""
-    import json
-
     import timm
 
     file = folder / "config.json"
     if not file.is_file():
         raise AvalignError(f"{folder}: this folder holds no config.json.")
-    try:
-        architecture = json.loads(file.read_text(encoding="utf-8")).get("architecture")
-    except (ValueError, AttributeError) as error:
-        raise AvalignError(f"{file}: is not JSON, or no mapping: {error}") from error
+    architecture = read_json(file).get("architecture")
     if architecture is None:
         raise AvalignError(
             f"{file}: is not timm's, as it names no `architecture`; CLIP in transformers' format is read by "

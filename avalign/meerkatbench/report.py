@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from avalign.json_file import json_if_there
 from avalign.meerkatbench.curves import curves, interval_bar
 from avalign.meerkatbench.page import folded, table, whole_page
 from avalign.meerkatbench.tables import CHECKS, best_trivial, shown
@@ -20,8 +21,8 @@ CARDS, ROWS = 6, 20  # samples of each task shown as pictures, and at most as li
 
 def write_report(run: Path) -> Path:
     """Write run/report.html from what the run folder holds; what is not there yet is said to be missing."""
-    scores = _json(run / "eval" / "scores.json")
-    versions = _json(run / "versions.json")
+    scores = json_if_there(run / "eval" / "scores.json")
+    versions = json_if_there(run / "versions.json")
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8") if (run / "recipe.yaml").is_file() else None
     log, unread = _lines(run / "log.jsonl")
     tasks = scores["tasks"] if scores else {}
@@ -265,10 +266,6 @@ def _recipe_name(recipe: str | None) -> str | None:
         if line.startswith("name:"):
             return line.removeprefix("name:").strip().strip("\"'") or None
     return None
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:

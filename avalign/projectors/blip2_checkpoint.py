@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from avalign.errors import AvalignError
+from avalign.json_file import read_json
 
 WHOLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # the two models' names for the norm of queries and text
@@ -90,7 +90,7 @@ def read_qformer(source: Path) -> QFormerCheckpoint:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    config = _json(file)
+    config = read_json(file)
     if not isinstance(config.get("qformer_config"), dict):
         raise AvalignError(f"{file}: has no qformer_config, so it is not of BLIP-2 or InstructBLIP.")
     return dict(config["qformer_config"])
@@ -99,7 +99,7 @@ def _settings(file: Path) -> dict[str, Any]:
 def _files(folder: Path) -> list[Path]:
     """Those files of a folder that hold the Q-Former."""
     if (folder / INDEX).is_file():
-        shards = _json(folder / INDEX).get("weight_map")
+        shards = read_json(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict):
             raise AvalignError(f"{folder / INDEX}: has no weight_map.")
         return sorted({folder / str(file) for name, file in shards.items() if _is_ours(name)})
@@ -127,15 +127,3 @@ def _read(file: Path) -> dict[str, Tensor]:
             return {name: weights.get_tensor(name) for name in weights.keys() if _is_ours(name)}  # noqa: SIM118
     except SafetensorError as error:
         raise AvalignError(f"{file}: is not a whole safetensors file: {error}") from error
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise AvalignError(f"{file}: no such file.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AvalignError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise AvalignError(f"{file}: is not a JSON object.")
-    return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from avalign.batch import Sample
 from avalign.data.manifest.order import Order, Records
+from avalign.data.manifest.phrasings import Phrasings, fill
 from avalign.data.manifest.record import Record
 from avalign.data.manifest.table import Table
 from avalign.data.media import MediaFile, read_audio, read_frames, read_image
@@ -21,7 +22,9 @@ class Manifest:
 
     `data.root` is the folder of those files, or one of them. The list stays on disk, mapped into memory, so
     that millions of records open at once. Training goes through each task's records in random order, all of
-    them before any comes again; validation and test take them in the files' order.
+    them before any comes again; validation and test take them in the files' order. A record that brings no
+    instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
+    adds to them): another one whenever training comes to it again, always the same in validation and test.
 
     Of the sources of a task's records, training draws each as often as it has records, or by `sources`. All
     of a source's records are seen before any comes again.
@@ -43,9 +46,15 @@ class Manifest:
         if root is None:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
         place = Path(root)
-        self.folder = Path(self.media) if self.media else (place if place.is_dir() else place.parent)
-        self.table = Table(place, _told, workers=workers)
-        self.order = Order(self.table, self.sources, seed)
+        beside = place if place.is_dir() else place.parent
+        self.folder = Path(self.media) if self.media else beside
+        self._open(Table(place, _told, workers=workers), beside, seed)
+
+    def _open(self, table: Records, beside: Path, seed: int) -> None:
+        """beside: the folder whose phrasings.yaml adds to the phrasings"""
+        self.table, self.seed = table, seed
+        self.phrasings = Phrasings(beside)
+        self.order = Order(table, self.sources, seed)
         self.tasks = self.order.tasks
 
     def size(self, split: str, task: str) -> int:
@@ -57,8 +66,10 @@ class Manifest:
 
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
-        number, _ = self.order.at(split, task, index)
-        return self._decoded(self.table[number], number)
+        number, epoch = self.order.at(split, task, index)
+        record = self.table[number]
+        seed = self.seed if split == "train" else None
+        return self._decoded(record, number, self.phrasings.instruction(record, seed=seed, epoch=epoch))
 
     def record(self, split: str, task: str, index: int) -> Record:
         """The record that `sample` decodes, without its media being touched."""
@@ -69,7 +80,7 @@ class Manifest:
         image, audio = (None if path is None else self.folder / path for path in (record.image, record.audio))
         return image, audio
 
-    def _decoded(self, record: Record, number: int) -> Sample:
+    def _decoded(self, record: Record, number: int, instruction: str) -> Sample:
         seen, heard = self._media(record, number)
         image = audio = None
         rate = 16_000
@@ -82,7 +93,7 @@ class Manifest:
         return Sample(
             id=record.id,
             task=record.task,
-            instruction=record.instruction,
+            instruction=instruction,
             response=record.response,
             image=image,
             audio=audio,
@@ -99,13 +110,23 @@ class Manifest:
         )
 
     def texts(self) -> list[str]:
-        """Instructions and answers of up to some thousand records of each task, spread over all of them."""
+        """Instructions and answers of up to some thousand records of each task, spread over all of them.
+
+        Every phrasing that these can be asked in is among them, filled.
+        """
         found: list[str] = []
+        asked: set[str] = set()
         for task in self.tasks:
             rows = self.order.rows("train", task)
             spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))
             for record in map(self.table.__getitem__, rows[spread]):
-                found += [record.instruction, record.response, *record.references]
+                phrasings = [record.instruction] if record.instruction else self.phrasings.of(record)
+                fresh = [text for text in phrasings if text not in asked]
+                asked.update(fresh)
+                # of phrasings that were filled before one is enough: what this record puts into them is new
+                fullest = max(phrasings, key=lambda text: text.count("<"))
+                found += [fill(text, record) for text in fresh or [fullest]]
+                found += [record.response, *record.references]
         return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from avalign.data.manifest import Manifest
-from avalign.data.manifest.order import Order
 from avalign.data.manifest.record import Record
 from avalign.data.media import MediaFile
 from avalign.data.shards.tars import ShardTable
@@ -32,9 +31,7 @@ class Shards(Manifest):
             raise AvalignError("source shards: data.root has to name the folder of the shards")
         self.folder = Path(root)
         self.shards = ShardTable(self.folder)
-        self.table = self.shards
-        self.order = Order(self.shards, self.sources, seed)
-        self.tasks = self.order.tasks
+        self._open(self.shards, self.folder, seed)
 
     def _media(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
         return self.shards.stored(number, "image"), self.shards.stored(number, "audio")

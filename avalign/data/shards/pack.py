@@ -13,12 +13,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from avalign.data.manifest.phrasings import NAME as PHRASINGS
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.shuffle import shuffled
 from avalign.data.manifest.stretches import state_of
 from avalign.data.manifest.table import Table, files_of
 from avalign.data.shards.tars import LIST, ROWS, VERSION, index_beside, key_of, read_index
 from avalign.errors import AvalignError
+from avalign.json_file import read_json
 from avalign.whole import unfinished, write_whole
 
 BLOCK = tarfile.BLOCKSIZE  # a tar is made of these: one of header, then the content, filled up
@@ -55,13 +57,15 @@ def pack(
     else.
     """
     table = Table(manifest, progress, workers=workers)
-    folder = media or (manifest if manifest.is_dir() else manifest.parent)
-    plan = {
+    beside = manifest if manifest.is_dir() else manifest.parent
+    folder, own = media or beside, beside / PHRASINGS
+    plan: dict[str, Any] = {
         "version": VERSION,
         "manifest": [[file.name, *state_of(file)] for file in files_of(manifest)],
         "size": size,
         "seed": seed,
         "sources": table.sources,
+        "phrasings": own.read_text(encoding="utf-8") if own.is_file() else None,
     }
     _begin(out, plan)
     files = _refuse_missing(table, folder)
@@ -72,6 +76,8 @@ def pack(
     ]
     for stray in {file.name for file in out.glob("*.tar")} - {shard.file for shard in shards}:
         raise AvalignError(f"{out / stray}: is none of the shards of {manifest}")
+    if plan["phrasings"] is not None:
+        write_whole(out / PHRASINGS, plan["phrasings"])
     found = {"complete": True, "files": files, "shards": [asdict(shard) for shard in shards]}
     write_whole(out / LIST, _as_json(plan | found))
     return shards
@@ -84,11 +90,8 @@ def _as_json(listed: dict[str, Any]) -> str:
 def _begin(out: Path, plan: dict[str, Any]) -> None:
     """Note what is going to be packed, or see that it is what was begun."""
     if (out / LIST).is_file():
-        try:
-            begun = json.loads((out / LIST).read_text(encoding="utf-8"))
-            differing = [name for name in plan if begun.get(name) != plan[name]]
-        except (ValueError, AttributeError) as error:
-            raise AvalignError(f"{out / LIST}: is no list of shards") from error
+        begun = read_json(out / LIST)
+        differing = [name for name in plan if begun.get(name) != plan[name]]
         if differing:
             raise AvalignError(
                 f"{out}: holds shards of another {' and '.join(differing)}; pack into another folder"

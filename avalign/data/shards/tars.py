@@ -10,7 +10,6 @@ dot. The key is the record's number in the manifest.
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from avalign.data.manifest.record import Record, from_checked
 from avalign.data.manifest.stretches import Stretches, state_of
 from avalign.data.media import MediaError, Stored
 from avalign.errors import AvalignError
+from avalign.json_file import read_json
 
 LIST = "shards.json"
 VERSION = 1  # of the layout
@@ -103,8 +103,10 @@ def key_of(number: int) -> str:
 def read_list(folder: Path) -> dict[str, Any]:
     """The list of a folder's shards. AvalignError if there is none, of another version, or not yet all."""
     file = folder / LIST
+    if not file.is_file():
+        raise AvalignError(f"{folder}: is no folder of shards: it has no {LIST}")
+    found = read_json(file)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
         if found["version"] != VERSION:
             raise AvalignError(f"{file}: version is {found['version']}, this avalign reads {VERSION}")
         if not found["complete"]:
@@ -114,8 +116,6 @@ def read_list(folder: Path) -> dict[str, Any]:
         listed = {name: found[name] for name in ("sources", "files", "shards")}
         if not all(Path(shard["file"]).name == shard["file"] for shard in listed["shards"]):
             raise ValueError("a file of another folder")
-    except OSError as error:
-        raise AvalignError(f"{folder}: is no folder of shards: {file} cannot be read") from error
     except (ValueError, TypeError, KeyError) as error:
         raise AvalignError(f"{file}: is no list of shards") from error
     return listed
