@@ -329,7 +329,7 @@ def test_a_line_that_was_checked_is_read_as_when_it_was(data: st.DataObject) -> 
                 "frame_times": st.just((0.5, 1.5)),
                 "consensus": st.just(2),
                 "image": st.just("b.mp4"),
-                "instruction": st.sampled_from(["", "<image> \u00e9\u2028\"?"]),
+                "instruction": st.sampled_from(["", '<image> \u00e9\u2028"?']),
             },
         )
     )

@@ -23,6 +23,7 @@ from avalign.whole import unfinished
 
 LAYOUT = 2  # of the index; raised when it changes
 COLUMNS = np.dtype([("begin", "<u8"), ("id", "<u8"), ("source", "<u2"), ("split", "u1"), ("task", "u1")])
+TOLD = 100_000  # records, after which progress is told
 STRETCH = 16 << 20  # bytes that one process reads at a time
 
 Progress = Callable[[Path, int], None]
@@ -92,7 +93,7 @@ def _keep(files: Sequence[Path], read: Iterator[_Stretch], progress: Progress) -
             parts.append(stretch.rows)
             lines += stretch.lines
             count += len(stretch.rows)
-            if before[0] > STRETCH:
+            if count // TOLD > (count - len(stretch.rows)) // TOLD:
                 progress(file, count)
         if not count:
             raise AvalignError(f"{file}: holds no record")
