@@ -2,7 +2,7 @@
 
     python benchmarks/avfit/manifest.py --records 3000000 --folder /tmp/avfit
 
-Generates the manifest if the folder has none: records as AVFIT has them, of five tasks and nine sources, in
+Generates the manifest if the folder has none: records as AVFIT has them, of five tasks and seven sources, in
 parts of 250,000 lines. Every figure is of one process on one core, but for the index, which may use more.
 """
 
