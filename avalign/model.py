@@ -172,18 +172,21 @@ class AudioVisualLM(nn.Module):
     def explain(self, sample: Sample) -> Explanation:
         """One answer, with both attention maps."""
         answers, fused = self._answer([sample])
-        image_map = audio_map = where = None
+        audio_map = where = None
         both = sample.image is not None and sample.audio is not None
-        if fused.image_map is not None and fused.image.where is not None and both:
-            real = fused.audio.mask[0]
-            mean = fused.image_map[0][real].mean(0).view(fused.image.frames, -1).sum(0).float().cpu().numpy()
-            side = round(len(mean) ** 0.5)
-            image_map = mean.reshape(side, side) if side * side == len(mean) else None
+        image_map = _image_map(fused, 0) if both else None
         if fused.audio_map is not None and both:
             audio_map = fused.audio_map[0][fused.image.mask[0]].mean(0).float().cpu().numpy()
         if fused.audio.where is not None:
             where = fused.audio.where.float().cpu().numpy()
         return Explanation(answers[0], image_map, audio_map, where)
+
+    @torch.no_grad()
+    def answer_with_maps(self, samples: Sequence[Sample]) -> list[tuple[str, np.ndarray | None]]:
+        """Each answer with its `Explanation.image_map`."""
+        answers, fused = self._answer(samples)
+        both = [sample.image is not None and sample.audio is not None for sample in samples]
+        return [(text, _image_map(fused, i) if both[i] else None) for i, text in enumerate(answers)]
 
     def generate(
         self,
@@ -342,3 +345,14 @@ def _check_wants(part: str, module: nn.Module) -> None:
             )
         if want not in CONNECTOR_WANTS:
             raise AvalignError(f"model.{part}: {kind} wants {want!r}.{suggest(want, CONNECTOR_WANTS)}")
+
+
+def _image_map(fused: Fused, place: int) -> np.ndarray | None:
+    """Attention over sample `place`'s picture, (rows, columns); None where its patches are no square."""
+    if fused.image_map is None or fused.image.where is None:
+        return None
+    real = fused.audio.mask[place]
+    frames = fused.image_map[place][real].mean(0).view(fused.image.frames, -1)
+    mean: np.ndarray = frames.sum(0).float().cpu().numpy()
+    side = round(len(mean) ** 0.5)
+    return mean.reshape(side, side) if side * side == len(mean) else None

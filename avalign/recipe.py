@@ -122,7 +122,7 @@ class Train:
 @dataclass
 class Evaluation:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    samples: PositiveInt = 200  # of each task, from the test split
+    samples: PositiveInt | Literal["all"] = 200  # of each task and split; all, or more than there are: all
     batch_size: PositiveInt = 50
     max_new_tokens: PositiveInt = 48
     bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from avalign.cli import app
 from avalign.data.manifest import Manifest
+from avalign.data.manifest.phrasings import Phrasing, PhrasingFile
 from avalign.data.manifest.record import FIELDS, Record, from_json, to_json, write
 from avalign.data.media import MediaError
 from avalign.data.shards import Shards
@@ -107,6 +108,18 @@ def test_the_files_of_a_sample_follow_each_other_under_one_key(folder: Path) -> 
     assert train != sorted(train), "who reads from the beginning finds them shuffled"
     assert seen[: -len(train)] != seen
     assert [n for n in seen if table[n].split == "val"] == sorted(n for n in seen if table[n].split == "val")
+
+
+def test_a_manifest_s_own_phrasings_go_with_it(folder: Path, tmp_path: Path) -> None:
+    manifest = shutil.copytree(folder / "manifest", tmp_path / "manifest")
+    write([replace(record, instruction="") for record in records(1)], manifest / "made.jsonl")
+    PhrasingFile({"avcap": [Phrasing("<image><audio>Say it.", {})]}, ("avcap",)).write(
+        manifest / "phrasings.yaml"
+    )
+    pack_shards(manifest, tmp_path / "shards")
+    one, other = opened(Manifest, manifest), opened(Shards, tmp_path / "shards")
+    asked = [source.sample("train", "avcap", 0).instruction for source in (one, other)]
+    assert asked == ["<image><audio>Say it."] * 2
 
 
 def test_packed_again_it_is_the_same_to_the_byte(folder: Path, tmp_path: Path) -> None:

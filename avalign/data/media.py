@@ -100,6 +100,20 @@ def read_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
     return decode_frames(path, times)
 
 
+def seconds_of(path: MediaFile) -> float:
+    """How long a sound lasts, by its file's header alone. MediaError names a file that does not say."""
+    import soundfile
+
+    _must_be_a_file(path)
+    try:
+        found = soundfile.info(openable(path))
+        return float(found.frames) / float(found.samplerate)
+    except soundfile.SoundFileError as error:
+        from avalign.data.video import audio_seconds
+
+        return audio_seconds(path, f"cannot be decoded as audio: {error}")
+
+
 def check_audio(audio: np.ndarray, name: MediaFile) -> None:
     """MediaError that names `name` if there are no samples, or if some are NaN or infinite."""
     if audio.shape[0] == 0:

@@ -49,6 +49,8 @@ def records(count: int, seed: int = 0) -> Iterator[Record]:
         source = list(named)[int(np.searchsorted(np.cumsum(list(named.values())), a * 0.999, "right"))]
         box = (min(a, b) * 0.9, min(c, d) * 0.9, max(a, b) * 0.9 + 0.05, max(c, d) * 0.9 + 0.05)
         start, end = min(e, f) * 9, max(e, f) * 9 + 0.5
+        times = [round(start, 2), round(end, 2)]
+        asked = {"class": "Acoustic guitar", "box": [round(x, 4) for x in box], "time": times}
         answer = "a man plays the acoustic guitar on a stage"
         if task == "arig":
             answer = write_box(box, "Acoustic guitar")
@@ -63,7 +65,7 @@ def records(count: int, seed: int = 0) -> Iterator[Record]:
             source=source,
             response=answer,
             instruction="" if task != "avqa" else "<image><audio>Which instrument is heard first?",
-            slots={"class": "Acoustic guitar", "box": [round(x, 4) for x in box]} if task == "avfc" else {},
+            slots=asked if task == "avfc" else {},
             image=f"openimages/train/{k % 4096:03x}/{k * 2654435761 % 2**64:016x}.jpg",
             audio=f"audioset/{k % 997:03d}/Y{k * 40503 % 2**40:011x}.flac",
             audio_start=0.0,

@@ -10,7 +10,7 @@ import numpy as np
 from avalign.batch import Sample
 from avalign.data.manifest.order import Order, Records
 from avalign.data.manifest.phrasings import Phrasings, fill
-from avalign.data.manifest.record import Record
+from avalign.data.manifest.record import Record, asking
 from avalign.data.manifest.table import Table
 from avalign.data.media import MediaFile, read_audio, read_frames, read_image
 from avalign.errors import AvalignError
@@ -20,7 +20,7 @@ from avalign.recipe import NonNegative
 class Manifest:
     """Samples listed in JSONL or Parquet files, one record each (its fields: manifest/record.py).
 
-    `data.root` is the folder of those files, or one of them. The list stays on disk, mapped into memory, so
+    `data.root` is the folder of those files, or one of them. The list stays on disk, so
     that millions of records open at once. Training goes through each task's records in random order, all of
     them before any comes again; validation and test take them in the files' order. A record that brings no
     instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
@@ -66,22 +66,29 @@ class Manifest:
 
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
+        return self._decoded(*self._at(split, task, index))
+
+    def truth(self, split: str, task: str, index: int) -> Sample:
+        """The same sample without its picture and sound: their files need not be there."""
+        return self.question(self.record(split, task, index))
+
+    def record(self, split: str, task: str, index: int) -> Record:
+        """Record `index` of a task, as `sample` counts them, with the instruction it is asked in."""
+        return self._at(split, task, index)[0]
+
+    def _at(self, split: str, task: str, index: int) -> tuple[Record, int]:
         number, epoch = self.order.at(split, task, index)
         record = self.table[number]
         seed = self.seed if split == "train" else None
-        return self._decoded(record, number, self.phrasings.instruction(record, seed=seed, epoch=epoch))
+        return asking(record, self.phrasings.instruction(record, seed=seed, epoch=epoch)), number
 
-    def record(self, split: str, task: str, index: int) -> Record:
-        """The record that `sample` decodes, without its media being touched."""
-        return self.table[self.order.at(split, task, index)[0]]
-
-    def _media(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
-        """The files of a record's picture and sound."""
+    def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
+        """The picture and the sound of a record, which is `number` in the table."""
         image, audio = (None if path is None else self.folder / path for path in (record.image, record.audio))
         return image, audio
 
-    def _decoded(self, record: Record, number: int, instruction: str) -> Sample:
-        seen, heard = self._media(record, number)
+    def _decoded(self, record: Record, number: int) -> Sample:
+        seen, heard = self.files(record, number)
         image = audio = None
         rate = 16_000
         if seen is not None:
@@ -90,10 +97,20 @@ class Manifest:
                 image = image[0]
         if heard is not None:
             audio, rate = read_audio(heard, record.audio_start or 0.0, record.audio_end)
+        return self.question(record, image, audio, rate)
+
+    def question(
+        self,
+        record: Record,
+        image: np.ndarray | None = None,
+        audio: np.ndarray | None = None,
+        rate: int = 16_000,
+    ) -> Sample:
+        """The sample of a record with these media; shapes as in Sample, rate in Hz."""
         return Sample(
             id=record.id,
             task=record.task,
-            instruction=instruction,
+            instruction=record.instruction,
             response=record.response,
             image=image,
             audio=audio,

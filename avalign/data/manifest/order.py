@@ -95,7 +95,7 @@ class Order:
             if not 0 <= index < count:
                 raise AvalignError(
                     f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was "
-                    f"asked for: lower evaluation.samples. {self._counted()}"
+                    f"asked for. {self._counted()}"
                 )
             return int(rows[index]), 0
         key = [self.seed, TASKS.index(task)]

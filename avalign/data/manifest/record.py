@@ -161,6 +161,13 @@ def from_checked(line: bytes) -> Record:
     return record
 
 
+def asking(record: Record, instruction: str) -> Record:
+    """The record with another instruction: dataclasses.replace, without checking once more what stays."""
+    made = object.__new__(Record)
+    made.__dict__.update(record.__dict__, instruction=instruction)
+    return made
+
+
 def _texts(values: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
         raise ValueError("references: a list of texts is needed")

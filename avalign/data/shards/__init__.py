@@ -33,5 +33,5 @@ class Shards(Manifest):
         self.shards = ShardTable(self.folder)
         self._open(self.shards, self.folder, seed)
 
-    def _media(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
+    def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
         return self.shards.stored(number, "image"), self.shards.stored(number, "audio")
