@@ -107,6 +107,17 @@ def test_tasks_and_seeds_have_orders_of_their_own(folder: Path) -> None:
     assert len({tuple(name.split("-")[0] for name in one) for one in orders}) == 3
 
 
+def test_sources_of_one_size_have_orders_of_their_own(tmp_path: Path) -> None:
+    """Else records at one place of two sources, which may go together, would always come together."""
+    write(made({"a": 30, "b": 30}, ("avcap",)), tmp_path / "made.jsonl")
+    source = opened(tmp_path, sources={"a": 1.0, "b": 1.0})
+    seen: dict[str, list[str]] = {"a": [], "b": []}
+    for index in range(64):
+        record = source.record("train", "avcap", index)
+        seen[source_of(record)].append(record.id.rpartition("-")[2])
+    assert seen["a"][:25] != seen["b"][:25]
+
+
 @pytest.mark.parametrize(
     ("weights", "why"),
     [
