@@ -313,6 +313,17 @@ def test_an_index_is_the_same_however_the_file_is_divided(
         Table(tmp_path / "spaced.jsonl", workers=workers)
 
 
+def test_a_line_that_begins_where_a_stretch_does_is_indexed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line(id=f"number-{k}") + "\n" for k in range(6)]
+    (tmp_path / "made.jsonl").write_text("".join(lines))
+    for more in (-1, 0, 1, len(lines[0])):
+        monkeypatch.setattr("avalign.data.manifest.index.STRETCH", len(lines[0]) + more)
+        monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / f"cache{more}"))
+        assert [record.id for record in Table(tmp_path)] == [f"number-{k}" for k in range(6)]
+
+
 @quick
 @given(st.data())
 def test_a_line_that_was_checked_is_read_as_when_it_was(data: st.DataObject) -> None:
