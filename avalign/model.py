@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from avalign.batch import Batch, Fused, Outputs, Sample, Tokens
 from avalign.collate import Collator
 from avalign.errors import AvalignError, suggest
+from avalign.features import FeatureCache
 from avalign.llm import LanguageModel
 
 WEIGHTS, ADAPTER, TOKENIZER = "weights.safetensors", "adapter", "tokenizer"
@@ -82,6 +83,7 @@ class AudioVisualLM(nn.Module):
         self.llm = llm
         self.max_new_tokens = max_new_tokens
         self.frames = frames
+        self.features: FeatureCache | None = None  # where tokens of frozen encoders are kept, if they are
         for part in PARTS:
             _check_wants(part, getattr(self, part))
         # what the parts themselves leave trainable (LoRA, for one, freezes the weights below it)
@@ -113,15 +115,21 @@ class AudioVisualLM(nn.Module):
     def encode(self, batch: Batch) -> tuple[Tokens, Tokens, Fused]:
         """Tokens of both modalities in the shared space, before and after fusion."""
         image = _hide(self._look(batch), batch.has_image)
-        audio = _hide(self.audio_encoder(batch.audio, batch.seconds), batch.has_audio)
+        audio = _hide(self._encoded("audio_encoder", batch.audio, batch.seconds), batch.has_audio)
         image, audio = self.image_projector(image), self.audio_projector(audio)
         return image, audio, self.fusion(image, audio)
+
+    def _encoded(self, part: str, *inputs: Tensor) -> Tokens:
+        encoder = getattr(self, part)
+        if self.features is not None:
+            return self.features.tokens(part, encoder, *inputs)
+        tokens: Tokens = encoder(*inputs)
+        return tokens
 
     def _look(self, batch: Batch) -> Tokens:
         """The image encoder's tokens: of the picture, or of all frames, frame by frame."""
         if self.frames == 1:
-            tokens: Tokens = self.image_encoder(batch.image)
-            return tokens
+            return self._encoded("image_encoder", batch.image)
         if batch.frame_mask is None or batch.frame_seconds is None:
             raise AvalignError(f"a model of {self.frames} frames was given a batch without frame_mask")
         if batch.frame_mask.shape[1] != self.frames:
@@ -129,7 +137,7 @@ class AudioVisualLM(nn.Module):
                 f"a model of {self.frames} frames was given a batch of "
                 f"{batch.frame_mask.shape[1]}: use its collator"
             )
-        each: Tokens = self.image_encoder(batch.image.flatten(0, 1))  # encoders know of no time
+        each = self._encoded("image_encoder", batch.image.flatten(0, 1))  # encoders know of no time
         b, (_, count, width) = len(batch), each.values.shape
         real = batch.frame_mask[:, :, None] & each.mask.view(b, self.frames, count)
         return Tokens(

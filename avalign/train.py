@@ -237,6 +237,8 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                 for log in ("log.jsonl", "skipped.jsonl"):
                     _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            if model.features is not None and _is_first_process():
+                model.features.tell()
             if _is_first_process():
                 _save(done, model, objective, trained)
                 write_whole(done / COMPLETE, "")

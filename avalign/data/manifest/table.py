@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,8 +112,15 @@ def _as_lines(file: Path) -> Path:
             with unfinished(lines_of_it) as beside, open(beside, "w", encoding="utf-8") as lines:
                 for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
                     for row in rows.to_pylist():
-                        full = {name: value for name, value in row.items() if value is not None}
-                        lines.write(json.dumps(full, ensure_ascii=False) + "\n")
+                        lines.write(json.dumps(_without_nulls(row), ensure_ascii=False) + "\n")
         except pa.ArrowException as error:
             raise AvalignError(f"{file}: is not a Parquet file: {error}") from error
     return lines_of_it
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of columns as a line has it: without what is null, in its slots too."""
+    full = {name: value for name, value in row.items() if value is not None}
+    if isinstance(full.get("slots"), dict):
+        full["slots"] = {name: value for name, value in full["slots"].items() if value is not None}
+    return full
