@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from avalign import __version__, registry
+from avalign.cli_data import data
 from avalign.errors import AvalignError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in train.batch_size=8.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import pytest
 
 from avalign.avfit.annotation import Reading
+from tests.real_data import REAL_DATA
 
-EXCERPTS = (
-    Path(os.environ.get("AVALIGN_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    / "annotation-samples"
-)
+EXCERPTS = REAL_DATA / "annotation-samples"
 
 
 def excerpt(name: str) -> Path:

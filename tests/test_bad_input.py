@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from avalign.cli import app
 from avalign.data.avworld import AvWorld
-from tests.test_paired_folder import LOOKS, RATE, write_folder
+from tests.paired_folder.made import LOOKS, RATE, write_folder
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "meerkat.yaml")
 TINY = [

@@ -26,8 +26,8 @@ from avalign.model import AudioVisualLM
 from avalign.recipe import Recipe
 from avalign.recipe_io import read
 from tests.contract.components import tiny_llama
+from tests.paired_folder.made import LOOKS, write_folder
 from tests.test_encoders_pretrained import TINY_CLAP, save_vit
-from tests.test_paired_folder import LOOKS, write_folder
 from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.filterwarnings(  # peft asks transformers for it by the old name

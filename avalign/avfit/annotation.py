@@ -112,7 +112,7 @@ class Dataset(Protocol):
 def placed(pattern: str, **names: str) -> str:
     r""" "frames/{clip}.jpg", clip="-x_1" -> "frames/-x_1.jpg"; a ValueError if a name leads elsewhere."""
     for name, value in names.items():
-        if not value or "/" in value or "\\" in value or "\0" in value or value in (".", ".."):
+        if value in ("", ".", "..") or "/" in value or "\\" in value or not value.isprintable():
             raise ValueError(f"{name} {value!r} cannot be part of a file's name")
     path = pattern.format(**names)
     if not stays_inside(path):

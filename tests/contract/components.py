@@ -15,11 +15,11 @@ import pytest
 from avalign import registry
 from avalign.llm import SmallLlama
 from tests.contract.tokens import DIM, DIM_OUT
+from tests.paired_folder.made import LOOKS, write_folder
 from tests.test_encoders_audio import TINY_AST, TINY_WAVEFORM, TINY_WHISPER
 from tests.test_encoders_clip import TINY_TOWER
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_manifest import write_manifest
-from tests.test_paired_folder import LOOKS, write_folder
 
 TEXTS = [f"Which object makes the sound? [dog, 0.1{k}, 0.2{k}, 0.5{k}, 0.9{k}] True False" for k in range(10)]
 
