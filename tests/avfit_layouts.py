@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 VOC = """<annotation>
 	<folder>VOC2007</folder>
@@ -28,7 +32,49 @@ SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=2, num_segs=2, num_unique_labels=2, num_positive_labels=3
 # YTID, start_seconds, end_seconds, positive_labels
 """
+FLICKR = """<annotation>
+	<one><bbox><name>x</name><xmin>0</xmin><ymin>64</ymin><xmax>128</xmax><ymax>256</ymax></bbox></one>
+	<two><bbox><name>x</name><xmin>12</xmin><ymin>60</ymin><xmax>140</xmax><ymax>250</ymax></bbox></two>
+</annotation>
+"""
+LLP_ROWS = (
+    "filename\tonset\toffset\tevent_labels\n-x_cdefghij_10_20\t0\t7\tDog\nshort_0_10\t2\t10\tFrying_(food)\n"
+)
+AVE_ROWS = (
+    "Bark&-x_cdefghij&good&2&9\n",
+    "Race car, auto racing&zyxwvutsrqp&good&0&10\n",
+    "Bark&b_&good&1&3\n",
+)
+AVQA = {
+    "id": 7,
+    "video_name": "-x_cdefghij_000030",
+    "video_id": 3,
+    "question_text": "What sounds?",
+    "multi_choice": ["dog", "a cat", "rain", "bell"],
+    "answer": 2,
+    "question_relation": "Sound",
+    "question_type": "Which",
+}
+MUSIC = {
+    "video_id": "00000028",
+    "question_id": 7,
+    "type": '["Audio-Visual", "Counting"]',
+    "question_content": "Is the <Object> on the <LR> louder than the <Object>?",
+    "templ_values": '["acoustic_guitar", "left", "piano"]',
+    "question_deleted": 0,
+    "anser": "electric_bass",
+}
 EVENTS = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+
+
+def mask() -> bytes:
+    """A picture of 8 x 4 pixels, its left half an object."""
+    pixels = np.zeros((4, 8), np.uint8)
+    pixels[:, :4] = 255
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG")
+    return held.getvalue()
+
 
 # name -> file -> content
 LAYOUTS: dict[str, dict[str, str | bytes]] = {
@@ -39,6 +85,42 @@ LAYOUTS: dict[str, dict[str, str | bytes]] = {
                 {"file": "zyxwvutsrqp_000200", "class": "sea waves", "bbox": [[0, 0, 1, 1], [0, 0, 0.5, 1]]},
             ]
         )
+    },
+    "avsbench": {
+        "s4_meta_data.csv": "name,start,category,split\n-v_1,0,dog_barking,train\n",
+        "s4_data/gt_masks/train/dog_barking/-v_1/-v_1_1.png": mask(),
+    },
+    "flickr_soundnet": {
+        "flickr_test.csv": "111,202\r\n222,3\r\n",
+        "Annotations/111.xml": FLICKR,
+        "Annotations/222.xml": FLICKR,
+    },
+    "llp": {
+        "AVVP_val_pd.csv": "filename\tevent_labels\n-x_cdefghij_10_20\tDog,Speech\n",
+        "AVVP_test_pd.csv": "filename\tevent_labels\nshort_0_10\tFrying_(food)\n",
+        "AVVP_eval_audio.csv": LLP_ROWS,
+        "AVVP_eval_visual.csv": LLP_ROWS,
+    },
+    "ave": {
+        "Annotations.txt": "".join(AVE_ROWS),
+        "trainSet.txt": AVE_ROWS[0],
+        "valSet.txt": AVE_ROWS[1],
+        "testSet.txt": AVE_ROWS[2],
+    },
+    "avqa": {
+        "train_qa.json": json.dumps([AVQA]),
+        "val_qa.json": json.dumps([AVQA | {"id": 8, "answer": 0}]),
+        "video_map.json": json.dumps({AVQA["video_name"]: 3}),
+    },
+    "music_avqa": {
+        "json_update/avqa-train.json": json.dumps([MUSIC]),
+        "json_update/avqa-val.json": json.dumps([MUSIC, MUSIC | {"question_id": 8}]),
+        "json_update/avqa-test.json": json.dumps([MUSIC]),
+    },
+    "valor": {
+        "desc_train.json": json.dumps([{"video_id": "-x_cdefghij_30.000_40.000", "desc": "A dog barks."}]),
+        "desc_val.json": json.dumps([{"video_id": "abcdefghijk_0_10", "desc": "Rain falls."}] * 2),
+        "desc_test.json": json.dumps([{"video_id": "zyxwvutsrqp_0.000_9.500", "desc": "A bell."}]),
     },
     "openimages": {
         "class-descriptions-boxable.csv": '/m/0bt9lr,Dog\n/m/01yrx,Cat\n/m/09ddx,"Duck, drake"\n',

@@ -27,11 +27,11 @@ SHIPPED = sorted(registry.SHIPPED["dataset"])
 MADE = {"records": Record, "pictures": Picture, "recordings": Recording}
 # fmt: off
 NASTY = [
-    "", " ", "0", "-1", "1", "2", "1.5", "0.5", "nan", "NaN", "inf", "-Infinity", "1e400", "-2.88e16", "5e-324",
-    "9" * 400, "9" * 5000, "1e-400", "0x10", "1_0", "\u0663", "true", "null", '"', '""', "'", "#", "\ufeff",
-    "../../etc/passwd", "/etc/passwd", "a\\b", "..", ".", "a/../../b", "C:\\x", "\0", "x\0y", "\n", "\r", "\t",
-    "..%2f", "{clip}", "{0}", "{0.__class__}", "%s", "~", "$HOME", "\u202e", "\ud7ff", "\ud800", "/m/09x0r",
-    "x" * 300, "x" * 1_200_000, "_" * 50, "-" * 50, "[" * 100_000, "<a>" * 100_000, '{"a":' * 100_000,
+    "", " ", "0", "-1", "1", "2", "1.5", "0.5", "nan", "NaN", "inf", "-Infinity", "1e400", "-2.88e16",
+    "5e-324", "9" * 400, "9" * 5000, "1e-400", "0x10", "1_0", "\u0663", "true", "null", '"', '""', "'", "#",
+    "../../etc/passwd", "/etc/passwd", "a\\b", "..", ".", "a/../../b", "C:\\x", "\0", "x\0y", "\n", "\r",
+    "..%2f", "{clip}", "{0}", "{0.__class__}", "%s", "~", "$HOME", "\t", "\ufeff", "\u202e", "\ud800",
+    "x" * 300, "x" * 1_200_000, "_" * 50, "[" * 100_000, "<a>" * 100_000, '{"a":' * 100_000, "/m/09x0r",
     "<!DOCTYPE a>", "&a;", "<!--", "<![CDATA[", "</annotation>", "<?xml version='1.0' encoding='utf-7'?>",
 ]
 # fmt: on
@@ -145,7 +145,8 @@ def check(reading: Reading[Any], folder: Path, gives: str) -> None:
     for problem in reading.problems:
         assert 0 < len(problem.reason) < 60, "a few fixed words, that can be counted"
         assert len(problem.detail) < 300
-    json.dumps([reading.item, reading.where, *[[p.reason, p.detail] for p in reading.problems]]).encode()
+    told = [reading.item, reading.where, *(text for p in reading.problems for text in (p.reason, p.detail))]
+    "".join(told).encode()  # no half of a character
     for made in reading.made:
         assert isinstance(made, MADE[gives])
         assert made.id
