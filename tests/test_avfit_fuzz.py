@@ -35,6 +35,7 @@ NASTY = [
     "<!DOCTYPE a>", "&a;", "<!--", "<![CDATA[", "</annotation>", "<?xml version='1.0' encoding='utf-7'?>",
 ]
 # fmt: on
+ELSEWHERE = ("../../etc/passwd", "/etc/passwd", "a\\b", "\0", "\ud800", "x" * 300)
 NUMBERS = [0, -1, 2, 0.5, 1e308, -2.88e16, 5e-324, 10**400, math.nan, math.inf, -math.inf]
 OTHERS = [None, True, [], {}, [[]], [None], [[[0, 0, 1, 1]]], ["0", 0, 1, 1], {"x": 0}]
 CELL = re.compile(rb'(?<=")[^"\n]*(?=")|(?<=>)[^<\n]*(?=<)|[^\s,"<>&]+')
@@ -105,17 +106,32 @@ def test_the_folder_as_it_should_be_is_used(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_broken_files(name: str, data: st.DataObject) -> None:
     read_all(name, data.draw(broken(valid(name))))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_nasty_values(name: str, data: st.DataObject) -> None:
     read_all(name, data.draw(nasty(valid(name))))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_names_that_lead_elsewhere_in_every_cell(name: str) -> None:
+    contents = valid(name)
+    one_of_a_kind = {Path(file).suffix if file.endswith("xml") else file: file for file in contents}
+    for file in one_of_a_kind.values():
+        cells = {".xml": rb"(?<=>)[^<\s]+", ".png": rb"(?!)"}.get(Path(file).suffix, CELL)
+        content = contents[file] or b""
+        for cell in sorted(set(re.findall(cells, content))):
+            for value in ELSEWHERE:
+                quoted = json.dumps(value)[1:-1] if file.endswith(".json") else value
+                there = quoted.encode("utf-8", "surrogatepass")
+                added = there if value.startswith((".", "/", "a")) else cell + there
+                read_all(name, contents | {file: content.replace(cell, added, 1)})
 
 
 def valid(name: str) -> Contents:
@@ -187,7 +203,7 @@ def check_record(record: Record, folder: Path) -> None:
 
 
 def check_file(file: str, folder: Path) -> None:
-    file.encode()  # no half of a character
+    assert all(0 < len(part.encode()) < 256 for part in file.split("/")), "no file can have the name"
     assert (folder / file).resolve().is_relative_to(folder.resolve())
     assert not re.search(r"\\|\0|^/|(^|/)\.\.(/|$)", file), file
 
