@@ -27,6 +27,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import lru_cache
 
 Box = tuple[float, float, float, float]
 Interval = tuple[float, float]
@@ -63,13 +64,18 @@ def write_box(box: Sequence[float], label: str | None = None, *, decimals: int =
     numbers = ", ".join((x0, y0, x1, y1))
     if label is None:
         return f"[{numbers}]"
-    text = f"[{label}, {numbers}]"
-    if [found.label for found in read_boxes(text)] != [label]:
+    if not _read_back(label):
         raise ValueError(
             f"box label {label!r}: could not be read back (it needs a letter, no brackets or line breaks, "
             "and no space, quote or punctuation at its ends)"
         )
-    return text
+    return f"[{label}, {numbers}]"
+
+
+@lru_cache(maxsize=4096)  # labels are few, boxes are many
+def _read_back(label: str) -> bool:
+    """Whether a box of this label is read with it; the numbers that follow it make no difference."""
+    return [found.label for found in read_boxes(f"[{label}, 0.00, 0.00, 1.00, 1.00]")] == [label]
 
 
 def write_interval(interval: Sequence[float], *, decimals: int = 2) -> str:

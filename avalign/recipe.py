@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -31,6 +31,9 @@ Schedule = Literal[  # transformers' schedulers that need no further numbers
 class Component:
     """A registered part and its options: `fusion: avace`, or `fusion: {name: avace, heads: 4}`."""
 
+    usual: ClassVar[str] = (
+        ""  # taken for the name that is not given; "" where the field, or its label, says it
+    )
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -85,6 +88,8 @@ class Data:
     root: str | None = None  # folder of a source that reads one; AVALIGN_DATA when not given
     on_error: Literal["raise", "skip"] = "raise"  # skip: counted, and listed in the run folder
     workers: NonNegativeInt = 1  # loader processes
+    features: Literal["no", "float16", "float32"] = "no"  # of frozen encoders: computed once, kept on disk
+    features_gib: Positive = 50.0  # GiB that may be kept; more is computed again
 
 
 @dataclass
@@ -122,7 +127,7 @@ class Train:
 @dataclass
 class Evaluation:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    samples: PositiveInt = 200  # of each task, from the test split
+    samples: PositiveInt | Literal["all"] = 200  # of each task and split; all, or more than there are: all
     batch_size: PositiveInt = 50
     max_new_tokens: PositiveInt = 48
     bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,14 @@ class Manifest:
 
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
+        return self._decoded(self.record(split, task, index))
+
+    def truth(self, split: str, task: str, index: int) -> Sample:
+        """The same sample without its picture and sound: their files need not be there."""
+        return self.question(self.record(split, task, index))
+
+    def record(self, split: str, task: str, index: int) -> Record:
+        """Record `index` of a task, as `sample` counts them, with the instruction it is asked in."""
         if split not in SPLITS:
             raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")
         count = self.size(split, task)
@@ -76,12 +85,12 @@ class Manifest:
         else:
             raise AvalignError(
                 f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was asked "
-                f"for: lower evaluation.samples. {self._counted()}"
+                f"for. {self._counted()}"
             )
         record = self.table[self._rows[split, task][place]]
-        return self._decoded(record, self.phrasings.instruction(record, seed=seed, epoch=epoch))
+        return replace(record, instruction=self.phrasings.instruction(record, seed=seed, epoch=epoch))
 
-    def _decoded(self, record: Record, instruction: str) -> Sample:
+    def _decoded(self, record: Record) -> Sample:
         image = audio = None
         rate = 16_000
         if record.image is not None:
@@ -91,10 +100,20 @@ class Manifest:
                 image = image[0]
         if record.audio is not None:
             audio, rate = read_audio(self.folder / record.audio, record.audio_start or 0.0, record.audio_end)
+        return self.question(record, image, audio, rate)
+
+    def question(
+        self,
+        record: Record,
+        image: np.ndarray | None = None,
+        audio: np.ndarray | None = None,
+        rate: int = 16_000,
+    ) -> Sample:
+        """The sample of a record with these media; shapes as in Sample, rate in Hz."""
         return Sample(
             id=record.id,
             task=record.task,
-            instruction=instruction,
+            instruction=record.instruction,
             response=record.response,
             image=image,
             audio=audio,
