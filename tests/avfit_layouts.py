@@ -109,12 +109,12 @@ LAYOUTS: dict[str, dict[str, str | bytes]] = {
     },
     "avqa": {
         "train_qa.json": json.dumps([AVQA]),
-        "val_qa.json": json.dumps([AVQA | {"id": 8, "answer": 0}]),
+        "val_qa.json": json.dumps([AVQA | {"id": "8", "answer": 0}]),
         "video_map.json": json.dumps({AVQA["video_name"]: 3}),
     },
     "music_avqa": {
         "json_update/avqa-train.json": json.dumps([MUSIC]),
-        "json_update/avqa-val.json": json.dumps([MUSIC, MUSIC | {"question_id": 8}]),
+        "json_update/avqa-val.json": json.dumps([MUSIC, MUSIC | {"question_id": "8"}]),
         "json_update/avqa-test.json": json.dumps([MUSIC]),
     },
     "valor": {
