@@ -83,6 +83,8 @@ def check_igatl(record: Record, shown: Picture, sound: Recording, c: str) -> Non
     assert record.slots == {"class": c}
     assert list(record.intervals) == times_of(sound, c)
     assert len(read_intervals(record.response)) == len(record.intervals)
+    maybe = [event.interval for event in sound.events if event.name in heard(sound) and may_be(event.name, c)]
+    assert merged([time for time in maybe if time]) == list(record.intervals)  # "animal": a dog once more?
     assert only_one_answer(shown, sound, c)
 
 
@@ -290,6 +292,15 @@ def test_igatl_prefers_what_is_not_heard_all_along() -> None:
     assert {r.intervals for r in drawn} == {((0.0, 10.0),), ((1.0, 4.0),)}
     only = World(dogs(5, 0).pictures, {"a": sounds["a0"]}).pairing(all_along=0)
     assert only.record("train", "igatl", 0).intervals == ((0.0, 10.0),)
+
+
+def test_igatl_leaves_alone_what_is_heard_of_a_broader_class() -> None:
+    sounds = {
+        "some animal": recording("some animal", ("dog", (1.0, 2.0)), ("animal", (5.0, 6.0))),
+        "the dog": recording("the dog", ("dog", (1.0, 2.0)), ("animal", (1.0, 2.0))),
+    }
+    pairing = World(dogs(3, 0).pictures, sounds).pairing()
+    assert {r.provenance["recording"] for r in made(pairing, "train", "igatl", 6)} == {"the dog"}
 
 
 def test_the_kinds_of_false_claim_come_in_their_shares() -> None:

@@ -89,6 +89,15 @@ def test_what_has_no_class_is_counted_by_its_name() -> None:
     }
 
 
+def test_things_and_events_are_found_by_their_mids() -> None:
+    classes = Classes.read()
+    shown = Picture("p", "train", "p.jpg", (Thing("Hund", WHOLE, "/m/0bt9lr"),))
+    sound = Recording("r", "train", "r.wav", (Event("Gebell", None, "/m/05tny_"),))
+    dog = classes.numbers["dog"]
+    assert PicturePool.build(readings([shown]), classes).classes_of(0) == [dog]
+    assert RecordingPool.build(readings([sound]), classes).classes_of(0) == [dog]
+
+
 def test_a_frame_of_a_video_and_a_part_of_a_file() -> None:
     frame = Picture("f", "test", "f.mp4", (Thing("dog", WHOLE),), frame_time=4.7)
     assert PicturePool.build(readings([frame]), CLASSES).picture(0) == ("f", "f.mp4", "", 4.7)
