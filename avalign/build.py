@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from avalign import registry
+from avalign.cache import cache_folder
 from avalign.errors import AvalignError
+from avalign.features import FeatureCache
 from avalign.losses.objective import Objective
 from avalign.model import AudioVisualLM
 from avalign.recipe import Component, Recipe
@@ -53,7 +56,7 @@ def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
     def projector(name: str, dim_in: int, dim_out: int) -> Any:
         return _make("projector", f"model.{name}", getattr(parts, name), dim_in, dim_out)
 
-    return AudioVisualLM(
+    model = AudioVisualLM(
         image_encoder=image,
         audio_encoder=audio,
         image_projector=projector("image_projector", image.width, width),
@@ -65,6 +68,20 @@ def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
         max_new_tokens=recipe.evaluation.max_new_tokens,
         frames=parts.frames,
     )
+    if recipe.data.features != "no":
+        model.features = FeatureCache(
+            cache_folder() / "features",
+            dtype=recipe.data.features,
+            most=recipe.data.features_gib * 2**30,
+            options={
+                part: json.dumps([component.name, component.options], sort_keys=True, default=str)
+                for part, component in (
+                    ("image_encoder", parts.image_encoder),
+                    ("audio_encoder", parts.audio_encoder),
+                )
+            },
+        )
+    return model
 
 
 def build_objective(recipe: Recipe) -> Objective:

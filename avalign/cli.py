@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from avalign import __version__, registry
+from avalign.cli_data import data
 from avalign.errors import AvalignError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in train.batch_size=8.")
@@ -116,7 +119,9 @@ def train(
 def eval(
     run: RunFolder,
     overrides: Overrides = None,
-    samples: Annotated[int | None, typer.Option(help="Samples of each task.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="N|all", help="Samples of each task; all that there are.")
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
 ) -> None:
@@ -126,13 +131,55 @@ def eval(
         settings.append(f"evaluation.samples={samples}")
     if tasks is not None:
         settings.append(f"evaluation.tasks=[{tasks}]")
-    if split not in ("train", "val", "test"):
-        raise AvalignError(f"--split: no split is named {split!r}. Known: train, val, test.")
+    _known_split(split)
     recipe = _recipe_of(run, settings)
     from avalign.meerkatbench.tables import as_markdown
     from avalign.train import score
 
     typer.echo(as_markdown(score(run, recipe, split)))
+
+
+@app.command()
+def score(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Its file or folder.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help='.jsonl: {"id": ..., "answer": "text"} a line.')
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas; all if not given.")] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Score only the records that were answered.")
+    ] = False,
+    media: Annotated[
+        Path | None, typer.Option(help="Where sounds lie, for the length of clips; none has to.")
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Where heat maps lie; the predictions' folder if not given.")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind the 95 % intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples and of the random answers.")] = 0,
+) -> None:
+    """Score any model's answers, given as a file, on the records of a manifest."""
+    _known_split(split)
+    from avalign.meerkatbench.external import score as score_predictions
+    from avalign.meerkatbench.tables import as_markdown
+
+    chosen = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    scores = score_predictions(
+        manifest,
+        predictions,
+        out,
+        split=split,
+        tasks=chosen,
+        allow_partial=allow_partial,
+        media=media,
+        maps=maps,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    typer.echo(as_markdown(scores))
+    typer.echo(f"report: {out / 'report.html'}")
 
 
 @app.command()
@@ -324,6 +371,11 @@ def _recipe_of(run: Path, overrides: Iterable[str]) -> Recipe:
     if not path.is_file():
         raise AvalignError(f"{run} is not the folder of a run: it holds no recipe.yaml.")
     return _read(path, overrides)
+
+
+def _known_split(split: str) -> None:
+    if split not in ("train", "val", "test"):
+        raise AvalignError(f"--split: no split is named {split!r}. Known: train, val, test.")
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool = False) -> None:

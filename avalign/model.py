@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from avalign.batch import Batch, Fused, Outputs, Sample, Tokens
 from avalign.collate import Collator
 from avalign.errors import AvalignError, suggest
+from avalign.features import FeatureCache
 from avalign.llm import LanguageModel
 
 WEIGHTS, ADAPTER, TOKENIZER = "weights.safetensors", "adapter", "tokenizer"
@@ -82,6 +83,7 @@ class AudioVisualLM(nn.Module):
         self.llm = llm
         self.max_new_tokens = max_new_tokens
         self.frames = frames
+        self.features: FeatureCache | None = None  # where tokens of frozen encoders are kept, if they are
         for part in PARTS:
             _check_wants(part, getattr(self, part))
         # what the parts themselves leave trainable (LoRA, for one, freezes the weights below it)
@@ -113,15 +115,21 @@ class AudioVisualLM(nn.Module):
     def encode(self, batch: Batch) -> tuple[Tokens, Tokens, Fused]:
         """Tokens of both modalities in the shared space, before and after fusion."""
         image = _hide(self._look(batch), batch.has_image)
-        audio = _hide(self.audio_encoder(batch.audio, batch.seconds), batch.has_audio)
+        audio = _hide(self._encoded("audio_encoder", batch.audio, batch.seconds), batch.has_audio)
         image, audio = self.image_projector(image), self.audio_projector(audio)
         return image, audio, self.fusion(image, audio)
+
+    def _encoded(self, part: str, *inputs: Tensor) -> Tokens:
+        encoder = getattr(self, part)
+        if self.features is not None:
+            return self.features.tokens(part, encoder, *inputs)
+        tokens: Tokens = encoder(*inputs)
+        return tokens
 
     def _look(self, batch: Batch) -> Tokens:
         """The image encoder's tokens: of the picture, or of all frames, frame by frame."""
         if self.frames == 1:
-            tokens: Tokens = self.image_encoder(batch.image)
-            return tokens
+            return self._encoded("image_encoder", batch.image)
         if batch.frame_mask is None or batch.frame_seconds is None:
             raise AvalignError(f"a model of {self.frames} frames was given a batch without frame_mask")
         if batch.frame_mask.shape[1] != self.frames:
@@ -129,7 +137,7 @@ class AudioVisualLM(nn.Module):
                 f"a model of {self.frames} frames was given a batch of "
                 f"{batch.frame_mask.shape[1]}: use its collator"
             )
-        each: Tokens = self.image_encoder(batch.image.flatten(0, 1))  # encoders know of no time
+        each = self._encoded("image_encoder", batch.image.flatten(0, 1))  # encoders know of no time
         b, (_, count, width) = len(batch), each.values.shape
         real = batch.frame_mask[:, :, None] & each.mask.view(b, self.frames, count)
         return Tokens(
@@ -172,18 +180,21 @@ class AudioVisualLM(nn.Module):
     def explain(self, sample: Sample) -> Explanation:
         """One answer, with both attention maps."""
         answers, fused = self._answer([sample])
-        image_map = audio_map = where = None
+        audio_map = where = None
         both = sample.image is not None and sample.audio is not None
-        if fused.image_map is not None and fused.image.where is not None and both:
-            real = fused.audio.mask[0]
-            mean = fused.image_map[0][real].mean(0).view(fused.image.frames, -1).sum(0).float().cpu().numpy()
-            side = round(len(mean) ** 0.5)
-            image_map = mean.reshape(side, side) if side * side == len(mean) else None
+        image_map = _image_map(fused, 0) if both else None
         if fused.audio_map is not None and both:
             audio_map = fused.audio_map[0][fused.image.mask[0]].mean(0).float().cpu().numpy()
         if fused.audio.where is not None:
             where = fused.audio.where.float().cpu().numpy()
         return Explanation(answers[0], image_map, audio_map, where)
+
+    @torch.no_grad()
+    def answer_with_maps(self, samples: Sequence[Sample]) -> list[tuple[str, np.ndarray | None]]:
+        """Each answer with its `Explanation.image_map`."""
+        answers, fused = self._answer(samples)
+        both = [sample.image is not None and sample.audio is not None for sample in samples]
+        return [(text, _image_map(fused, i) if both[i] else None) for i, text in enumerate(answers)]
 
     def generate(
         self,
@@ -342,3 +353,14 @@ def _check_wants(part: str, module: nn.Module) -> None:
             )
         if want not in CONNECTOR_WANTS:
             raise AvalignError(f"model.{part}: {kind} wants {want!r}.{suggest(want, CONNECTOR_WANTS)}")
+
+
+def _image_map(fused: Fused, place: int) -> np.ndarray | None:
+    """Attention over sample `place`'s picture, (rows, columns); None where its patches are no square."""
+    if fused.image_map is None or fused.image.where is None:
+        return None
+    real = fused.audio.mask[place]
+    frames = fused.image_map[place][real].mean(0).view(fused.image.frames, -1)
+    mean: np.ndarray = frames.sum(0).float().cpu().numpy()
+    side = round(len(mean) ** 0.5)
+    return mean.reshape(side, side) if side * side == len(mean) else None

@@ -85,6 +85,8 @@ class Data:
     root: str | None = None  # folder of a source that reads one; AVALIGN_DATA when not given
     on_error: Literal["raise", "skip"] = "raise"  # skip: counted, and listed in the run folder
     workers: NonNegativeInt = 1  # loader processes
+    features: Literal["no", "float16", "float32"] = "no"  # of frozen encoders: computed once, kept on disk
+    features_gib: Positive = 50.0  # GiB that may be kept; more is computed again
 
 
 @dataclass
@@ -122,7 +124,7 @@ class Train:
 @dataclass
 class Evaluation:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    samples: PositiveInt = 200  # of each task, from the test split
+    samples: PositiveInt | Literal["all"] = 200  # of each task and split; all, or more than there are: all
     batch_size: PositiveInt = 50
     max_new_tokens: PositiveInt = 48
     bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none

@@ -23,7 +23,8 @@ from avalign.recipe import Component, Recipe
 from avalign.recipe_io import dump
 from avalign.whole import write_whole
 
-FREE = ("workers", "root", "report_to")  # may be another on resuming: they belong to the machine
+# may be another on resuming: they belong to the machine
+FREE = ("workers", "root", "report_to", "features_gib")
 CODE, FILES = "code", "files.json"
 
 

@@ -68,6 +68,19 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "dataset": {
         "vgg_ss": "avalign.avfit.vgg_ss:VggSs",
+        "avsbench": "avalign.avfit.avsbench:AvsBench",
+        "flickr_soundnet": "avalign.avfit.flickr_soundnet:FlickrSoundNet",
+        "llp": "avalign.avfit.llp:Llp",
+        "ave": "avalign.avfit.ave:Ave",
+        "avqa": "avalign.avfit.avqa:Avqa",
+        "music_avqa": "avalign.avfit.music_avqa:MusicAvqa",
+        "valor": "avalign.avfit.valor:Valor",
+        "openimages": "avalign.avfit.openimages:OpenImages",
+        "pascal_voc": "avalign.avfit.pascal_voc:PascalVoc",
+        "audioset": "avalign.avfit.audioset:AudioSet",
+        "audioset_strong": "avalign.avfit.audioset_strong:AudioSetStrong",
+        "vgg_sound": "avalign.avfit.vgg_sound:VggSound",
+        "esc50": "avalign.avfit.esc50:Esc50",
     },
 }
 

@@ -90,7 +90,7 @@ def score(run: Path, recipe: Recipe | None = None, split: str = "test") -> dict[
 
     recipe: with other evaluation settings or another source than the run's own
     """
-    from avalign.meerkatbench.evaluate import evaluate
+    from avalign.meerkatbench.evaluate import count, evaluate
     from avalign.meerkatbench.report import write_report
 
     own = read(run / "recipe.yaml")
@@ -101,7 +101,8 @@ def score(run: Path, recipe: Recipe | None = None, split: str = "test") -> dict[
     model, source = load(run), build_source(recipe)
     settings = recipe.evaluation
     model.max_new_tokens = settings.max_new_tokens
-    with _scoring_bar(len(settings.tasks) * settings.samples) as progress:
+    total = sum(count(source, split, task, settings.samples) for task in settings.tasks)
+    with _scoring_bar(total) as progress:
         scores = evaluate(
             model,
             source,
@@ -236,6 +237,8 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                 for log in ("log.jsonl", "skipped.jsonl"):
                     _forget_after(run / log, stage.name, step)
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            if model.features is not None and _is_first_process():
+                model.features.tell()
             if _is_first_process():
                 _save(done, model, objective, trained)
                 write_whole(done / COMPLETE, "")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from avalign.avfit.annotation import Picture, Recording
 from avalign.avfit.facts import NEGATIVES, TYPES, iou, kinds_of
+from avalign.avfit.intervals import covered
 from avalign.avfit.pairing import Pairing
-from avalign.avfit.pools import PicturePool, RecordingPool, merged
+from avalign.avfit.pools import PicturePool, RecordingPool
 from avalign.data.manifest.record import Record, from_json, to_json
 from avalign.errors import AvalignError
 from avalign.grammar import Box, Interval, read_boxes, read_intervals
@@ -51,7 +52,7 @@ def boxes_of(shown: Picture, c: str) -> list[Box]:
 def times_of(sound: Recording, c: str) -> list[Interval]:
     own = [event.interval for event in sound.events if event.name in SOUNDING and is_a(event.name, c)]
     assert all(interval is not None for interval in own)
-    return merged([interval for interval in own if interval is not None])
+    return list(covered([interval for interval in own if interval is not None]))
 
 
 def only_one_answer(shown: Picture, sound: Recording, c: str) -> bool:
@@ -84,7 +85,7 @@ def check_igatl(record: Record, shown: Picture, sound: Recording, c: str) -> Non
     assert list(record.intervals) == times_of(sound, c)
     assert len(read_intervals(record.response)) == len(record.intervals)
     maybe = [event.interval for event in sound.events if event.name in heard(sound) and may_be(event.name, c)]
-    assert merged([time for time in maybe if time]) == list(record.intervals)  # "animal": a dog once more?
+    assert list(covered([time for time in maybe if time])) == list(record.intervals)  # "animal": a dog once more?
     assert only_one_answer(shown, sound, c)
 
 

@@ -228,3 +228,127 @@ def test_an_answerer_that_loses_an_answer_is_named(tmp_path):
 
     with pytest.raises(TypeError, match=r"Forgetful.answer: given 10 samples .* not 1 \(str\)"):
         evaluate(Forgetful(), MadeUp(), **SETTINGS, out=tmp_path)
+
+
+# ---- sources that end, that have no training samples, that are several ----
+
+
+class Listed(MadeUp):
+    """Nine test samples of two data sets, and as many for training as said."""
+
+    def __init__(self, train=0):
+        super().__init__()
+        self.train = train
+
+    def size(self, split, task):
+        return {"test": 9, "train": self.train}.get(split, 0)
+
+    def sample(self, split, task, index):
+        assert index < self.size(split, task)
+        return replace(
+            super().sample(split, task, index), provenance={"source": ("ave", "llp")[index % 3 == 0]}
+        )
+
+
+@pytest.mark.parametrize("wanted", ["all", 9, 1000])
+def test_all_is_every_sample_there_is(wanted, tmp_path):
+    steps = []
+    scores = evaluate(
+        Perfect(),
+        Listed(),
+        **SETTINGS | {"samples": wanted},
+        out=tmp_path,
+        progress=lambda *at: steps.append(at),
+    )
+    assert {task["n"] for task in scores["tasks"].values()} == {9}
+    assert steps == [(task, 9, 9) for task in TASKS]
+    fewer = evaluate(Perfect(), Listed(), **SETTINGS | {"samples": 4}, out=tmp_path)
+    assert {task["n"] for task in fewer["tasks"].values()} == {4}
+
+
+def test_all_of_an_endless_source_is_refused(tmp_path):
+    with pytest.raises(AvalignError, match="MadeUp makes samples without end: give a number, not all"):
+        evaluate(Perfect(), MadeUp(), **SETTINGS | {"samples": "all"}, out=tmp_path)
+    with pytest.raises(AvalignError, match="must be a number or all, got 'al'"):
+        evaluate(Perfect(), Listed(), **SETTINGS | {"samples": "al"}, out=tmp_path)
+    with pytest.raises(AvalignError, match=r"split 'val' has no sample of task 'arig'\. It has: none"):
+        evaluate(Perfect(), Listed(), **SETTINGS, out=tmp_path, split="val")
+
+
+def test_without_training_samples_it_is_said(tmp_path):
+    scores = evaluate(Perfect(), Listed(), **SETTINGS, out=tmp_path)
+    tasks = scores["tasks"]
+    assert {task["trained_on"] for task in tasks.values()} == {0}
+    assert list(tasks["arig"]["trivial"]) == ["whole image", "centre box"]
+    assert tasks["avqa"]["trivial"] == {}
+    assert tasks["avqa"]["clear_of_trivial"] is None  # of nothing
+    assert tasks["avqa"]["over_best_trivial"] is None
+    assert "no training records" in (tmp_path / "scores.md").read_text()
+    some = evaluate(Perfect(), Listed(train=7), **SETTINGS, out=tmp_path)["tasks"]
+    assert some["avqa"]["trained_on"] == 7
+    assert "random box of training sizes" in some["arig"]["trivial"]
+    assert "learnt from the first 7 training samples" in (tmp_path / "scores.md").read_text()
+
+
+def test_each_source_has_its_own_table(tmp_path):
+    class OnlyAve:
+        def answer(self, samples):
+            return [s.response if s.provenance["source"] == "ave" else "" for s in samples]
+
+    scores = evaluate(OnlyAve(), Listed(), **SETTINGS, out=tmp_path)
+    accuracy = scores["tasks"]["avfc"]
+    assert accuracy["metrics"]["accuracy"]["value"] == pytest.approx(6 / 9)
+    ave, llp = accuracy["sources"]["ave"], accuracy["sources"]["llp"]
+    assert [(part["n"], part["metrics"]["accuracy"]["value"]) for part in (ave, llp)] == [(6, 1), (3, 0)]
+    assert len({part["test_list"] for part in (accuracy, ave, llp)}) == 3
+    assert ave["without_audio"]["metrics"]["accuracy"]["value"] == 1
+    assert (ave["parse_failures"], llp["parse_failures"]) == (0, 1)
+    assert (
+        ave["trivial"]["always True"]["metrics"]["accuracy"]["value"]
+        != accuracy["trivial"]["always True"]["metrics"]["accuracy"]["value"]
+    )
+    text = (tmp_path / "scores.md").read_text()
+    assert "### AVFC: audio-visual fact checking, of llp" in text
+    assert "| avfc of ave | accuracy | 1.000" in text
+    alone = evaluate(Perfect(), OnlyOf("ave"), **SETTINGS | {"tasks": ["avfc"]}, out=tmp_path)
+    assert alone["tasks"]["avfc"]["sources"] == {}
+
+
+def test_captions_of_a_source_are_weighed_by_its_own_references(tmp_path):
+    """CIDEr-D's document frequencies are those of the list that is scored."""
+    scores = evaluate(Perfect(), Listed(), **SETTINGS | {"tasks": ["avcap"]}, out=tmp_path)["tasks"]["avcap"]
+    alone = evaluate(Perfect(), OnlyOf("llp"), **SETTINGS | {"tasks": ["avcap"]}, out=tmp_path / "alone")[
+        "tasks"
+    ]["avcap"]
+    assert scores["sources"]["llp"]["metrics"] == alone["metrics"]
+    assert scores["sources"]["llp"]["test_list"] == alone["test_list"]
+
+
+class OnlyOf(Listed):
+    """Those of one data set, as a list of its own."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.rows = [
+            i for i in range(9) if Listed().sample("test", "avcap", i).provenance["source"] == source
+        ]
+
+    def size(self, split, task):
+        return len(self.rows) if split == "test" else 0
+
+    def sample(self, split, task, index):
+        return Listed().sample(split, task, self.rows[index])
+
+
+def test_a_model_that_gives_maps_is_asked_for_them(tmp_path):
+    class WithMaps(Perfect):
+        def answer_with_maps(self, samples):
+            heats = [np.eye(4) if i else None for i in range(len(samples))]
+            return list(zip(self.answer(samples), heats, strict=True))
+
+    scores = evaluate(WithMaps(), Listed(), **SETTINGS, out=tmp_path)["tasks"]
+    assert scores["arig"]["maps"] == 8  # of 9: the first of the one batch had none
+    assert scores["arig"]["metrics"]["mean IoU"]["value"] == pytest.approx(1)
+    assert 0 < scores["arig"]["metrics"]["mean map cIoU"]["value"] < 0.5
+    assert set(scores["arig"]["without_audio"]["metrics"]) == {"mean IoU"}
+    assert "maps" not in scores["avfc"]

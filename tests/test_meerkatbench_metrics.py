@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avalign.meerkatbench import metrics
 from avalign.meerkatbench.metrics import (
-    annotators_truth,
     best_iou,
     binarised,
     box_iou,
     ciou,
     event_f1,
     fill,
+    resized,
     segment_f1,
     segment_iou,
     segments,
     success_auc,
     temporal_iou,
+    truth_map,
     verdict_counts,
 )
 
@@ -75,12 +77,53 @@ def test_corners_are_truncated_and_clipped():
     assert grid.sum() == 224 * (134 - 22)
 
 
-def test_the_truth_of_two_annotators_is_whole_where_they_agree():
-    truth = annotators_truth([(0, 0, 128, 256), (64, 0, 192, 256)])
+def flickr(*boxes):
+    """Annotators' boxes in Flickr-SoundNet's frame of 256 px, as a record keeps them."""
+    return [tuple(x / 256 for x in box) for box in boxes]
+
+
+def test_the_truth_of_flickr_soundnet_is_whole_where_two_annotators_agree():
+    truth = truth_map(flickr((0, 0, 128, 256), (64, 0, 192, 256), (64, 0, 128, 256)), consensus=2)
     assert np.unique(truth[:, :56]) == 0.5
-    assert np.unique(truth[:, 56:112]) == 1
+    assert np.unique(truth[:, 56:112]) == 1  # three boxes: no more than 1
     assert np.unique(truth[:, 112:168]) == 0.5
     assert truth[:, 168:].sum() == 0
+
+
+def test_known_ciou_of_flickr_soundnet():
+    """Two annotators, columns 0-111 and 56-167: G = 1/2, 1, 1/2 on three bands of 56 columns.
+
+    The answer 0-111 has 56 (1/2 + 1) = 84 of sum(G) = 112, and nothing where G is 0: 0.75. The whole image
+    has 112, and 56 columns where G is 0: 112 / 168. As a union (VGG-SS) the first would be 112 / 168.
+    """
+    boxes = flickr((0, 0, 128, 256), (64, 0, 192, 256))
+    truth = truth_map(boxes, consensus=2)
+    assert ciou(fill(flickr((0, 0, 128, 256))), truth) == pytest.approx(0.75)
+    assert ciou(fill([(0, 0, 1, 1)]), truth) == pytest.approx(2 / 3)
+    assert ciou(fill(flickr((0, 0, 128, 256))), truth_map(boxes)) == pytest.approx(2 / 3)
+
+
+@given(st.lists(boxes, min_size=1, max_size=4))
+def test_the_truth_of_vgg_ss_is_the_union(several):
+    assert np.array_equal(truth_map(several), fill(several))
+
+
+@pytest.mark.parametrize("shape", [(14, 14), (7, 9), (224, 224), (1, 3), (300, 500)])
+def test_maps_are_resized_as_ez_vsl_does(shape):
+    heat = np.random.default_rng(0).random(shape)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(heat)[None, None], size=(224, 224), mode="bilinear", align_corners=True
+    )
+    assert np.allclose(resized(heat), theirs[0, 0].numpy(), atol=1e-12)
+
+
+def test_known_ciou_of_a_heat_map():
+    """A map that falls from top to bottom keeps the top half: against the left half 1/3."""
+    heat = np.repeat(np.arange(14.0)[::-1, None], 14, 1)
+    kept = binarised(resized(heat))
+    assert kept.sum() == 224 * 112
+    assert ciou(kept, fill([(0, 0, 0.5, 1)])) == pytest.approx(1 / 3)
+    assert binarised(np.ones((224, 224))).all()
 
 
 def test_half_a_map_is_kept_so_that_a_small_object_cannot_reach_one_half():
@@ -120,6 +163,13 @@ def test_nothing_said_of_nothing_is_right_and_of_something_wrong():
         assert score({"dog": some, "cat": some}, {"dog": some}) == 0.5  # averaged over both classes
     assert segment_iou(none, none) == temporal_iou([], []) == 1
     assert temporal_iou([], [(0, 1)]) == 0
+
+
+def test_segments_without_ends_are_those_of_avvp_rows():
+    """AVVP's published rows are onset:offset of a list of seconds."""
+    assert segments([(2, 6)], 10, ends=False) == {2, 3, 4, 5}
+    assert segments([(2.3, 5.6), (9, 12)], 10, ends=False) == {2, 3, 4, 5, 9}
+    assert segments([(2, 3)], 10, ends=False) == {2}
 
 
 def test_segments_stay_in_the_clip():

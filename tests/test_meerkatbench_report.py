@@ -13,7 +13,7 @@ import pytest
 from avalign.batch import Sample
 from avalign.meerkatbench.curves import curves, interval_bar
 from avalign.meerkatbench.evaluate import evaluate
-from avalign.meerkatbench.report import write_report
+from avalign.meerkatbench.report import write_report, write_scores_page
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -185,3 +185,65 @@ def test_the_bar_of_a_score_without_interval_is_drawn():
         {"value": 0.5, "low": None, "high": None}, [{"value": None, "low": None, "high": None}], most=1
     )
     assert bar.count("<circle") == 1
+
+
+# ---- several sources, the paper's table, predictions ----
+
+
+class TwoSources:
+    """Four samples of VGG-SS, two of a source whose name is hostile."""
+
+    tasks = ("arig",)
+
+    def size(self, split, task):
+        return 6 if split == "test" else 0
+
+    def sample(self, split, task, index):
+        source = "vgg_ss" if index < 4 else f"mine {HOSTILE}"
+        return Sample(
+            f"{source}/{index}", "arig", "", "[dog, 0, 0, 0.5, 1]", boxes=((0, 0, 0.5, 1),),
+            label=f"class {index}", provenance={"source": source},
+        )  # fmt: skip
+
+
+class HalfWithMaps:
+    def answer(self, samples):
+        return ["[dog, 0, 0, 0.5, 1]"] * len(samples)
+
+    def answer_with_maps(self, samples):
+        return [(text, np.array([[1, 0]])) for text in self.answer(samples)]
+
+
+@pytest.fixture(scope="module")
+def scores_page(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scores")
+    evaluate(
+        HalfWithMaps(), TwoSources(), tasks=["arig"], samples="all", batch_size=4, bootstrap=20, seed=0,
+        modality_check=False, out=out, pictures=0,
+    )  # fmt: skip
+    return write_scores_page(out, f"said {HOSTILE}").read_text()
+
+
+def test_a_page_of_scores_alone_is_whole(scores_page):
+    parsed = Page(scores_page)
+    assert parsed.wrong == []
+    assert parsed.open == []
+    assert "script" not in parsed.seen
+    assert "Training" not in scores_page
+    assert "no sound" not in scores_page.lower().split("<h2 id=arig>")[0]  # no column of checks not made
+    assert "heat maps came with 6 of 6 answers" in scores_page
+
+
+def test_each_source_and_the_paper_stand_on_the_page(scores_page):
+    assert scores_page.count("<h3 class=source>") == 2
+    paper = scores_page.split("Beside the paper")[1]
+    assert "<td>38.85</td><td>39.54</td>" in paper
+    assert "<td><b>this model, boxes</b></td><td><b>100.00</b></td>" in paper
+    assert "<td><b>this model, heat maps</b></td><td><b>100.00</b></td>" in paper
+    assert "n differs (4 clips, 4 samples; published: 5,158 clips)" in paper
+    assert scores_page.count("Beside the paper") == 1
+
+
+def test_a_page_of_no_scores_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there are no scores to show"):
+        write_scores_page(tmp_path, "x")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from avalign.batch import Sample
 from avalign.grammar import read_box, read_intervals
+from avalign.meerkatbench import clips
 from avalign.meerkatbench.arig import Arig
 from avalign.meerkatbench.avcap import Avcap
 from avalign.meerkatbench.avfc import Avfc
 from avalign.meerkatbench.avqa import Avqa
 from avalign.meerkatbench.evaluate import TASKS
-from avalign.meerkatbench.igatl import Igatl
+from avalign.meerkatbench.igatl import Igatl, clip_seconds
 
 SILENCE = np.zeros(16_000 * 10, np.float32)
 
@@ -80,6 +82,90 @@ def test_avqa_worked_example():
     got = values(Avqa(), samples, ["2", "two", "TWO", "right"])
     assert got == {"accuracy": 0.75, "macro accuracy": 0.5}
     assert Avqa().score([two], ["..."])[0].parsed is None
+
+
+DOG = Sample(
+    "1", "avqa", "", "dog", kind="which", provenance={"choices": ["a cat", "dog", "cow", "thirty b"]}
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        *(
+            (answer, 1)
+            for answer in (
+                "B",
+                "b",
+                "(b)",
+                "b) Dog",
+                "B. the dog!",
+                "B: dog",
+                "Answer: B",
+                "option (B)",
+                "dog",
+            )
+        ),
+        *(
+            (answer, 0)
+            for answer in ("C", "A", "B. cow", "a cat", "E", "(z)", "bdog", "it is a dog", "B C", "")
+        ),
+    ],
+)
+def test_avqa_of_multiple_choice(answer, right):
+    assert values(Avqa(), [DOG], [answer])["accuracy"] == right
+
+
+def test_avqa_letters_stand_for_choices_in_the_truth_too_and_only_there():
+    by_letter = replace(DOG, response="B")
+    assert values(Avqa(), [by_letter], ["dog"])["accuracy"] == 1
+    open_question = replace(DOG, provenance={})
+    assert values(Avqa(), [open_question], ["B"])["accuracy"] == 0
+    two = replace(DOG, response="b", provenance={"choices": ["b", "a"]})
+    assert values(Avqa(), [two], ["B"])["accuracy"] == 1  # a choice's own text comes before its letter
+    with pytest.raises(ValueError, match="1: its choices are not a list of texts"):
+        Avqa().score([replace(DOG, provenance={"choices": "abc"})], ["a"])
+
+
+def test_avfc_against_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn to cross-check")
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        true, said = draw.random(40) < 0.4, draw.random(40) < 0.6
+        samples = [Sample(str(i), "avfc", "", str(t), kind=f"type{i % 4 + 1}") for i, t in enumerate(true)]
+        got = values(Avfc(), samples, [str(s) for s in said])
+        precision, recall, f1, _ = sklearn.precision_recall_fscore_support(true, said, average="binary")
+        assert (got["precision"], got["recall"], got["F1"]) == pytest.approx((precision, recall, f1))
+        assert got["accuracy"] == pytest.approx(sklearn.accuracy_score(true, said))
+        assert got["balanced accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(true, said))
+
+
+def test_without_training_samples_only_answers_that_need_none_are_left():
+    left = {name: list(task.trivial([], 0)) for name, task in TASKS.items()}
+    assert left == {
+        "arig": ["whole image", "centre box"],
+        "igatl": ["whole clip"],
+        "avfc": ["always True"],
+        "avqa": [],
+        "avcap": [],
+    }
+
+
+def test_a_clip_of_unknown_length_is_ten_seconds_or_more():
+    clip = Sample("1", "igatl", "", "[2, 6]", intervals=((2, 6),))
+    assert clip_seconds(clip) == 10
+    assert clip_seconds(replace(clip, intervals=((2, 6), (11, 12.5)))) == 12.5
+    assert values(Igatl(), [clip], ["[2, 10]"])["segment F1"] == pytest.approx(2 * 5 / (5 + 8))
+
+
+def test_flickr_soundnet_is_scored_by_its_annotators_agreement():
+    """Half the left third and all of the middle one: as a box 0.75 (see test_meerkatbench_metrics)."""
+    two = tuple(tuple(x / 256 for x in box) for box in ((0, 0, 128, 256), (64, 0, 192, 256)))
+    sample = Sample("1", "arig", "", "", boxes=two, consensus=2)
+    assert values(Arig(), [sample], ["[0, 0, 0.5, 1]"])["mean cIoU"] == pytest.approx(0.75)
+    left = np.repeat(np.arange(4.0)[None, ::-1], 4, 0)
+    assert Arig().map_values(sample, left)["map cIoU"] == pytest.approx(0.75)
+    assert Arig().map_values(sample, None)["map cIoU"] == 0
 
 
 def test_avcap_worked_example():
@@ -164,8 +250,16 @@ def test_the_trivial_caption_is_like_many():
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_metric_is_defined_and_the_headline_first(task):
     sample = Sample(
-        "1", task.name, "", "True", boxes=((0, 0, 1, 1),), intervals=((0, 1),), label="dog", kind="k"
+        "1",
+        task.name,
+        "",
+        "True",
+        boxes=((0, 0, 1, 1),),
+        intervals=((0, 1),),
+        label="dog",
+        kind=None if task.name == "igatl" else "k",
     )
     names = [m.name for m in task.metrics([sample] * 2, task.score([sample] * 2, ["True"] * 2))]
     assert names[0] == task.headline
-    assert set(names) == set(task.definitions)
+    only_there = {"igatl": clips.DEFINITIONS, "arig": [n for n in task.definitions if "map" in n]}
+    assert set(names) == set(task.definitions) - set(only_there.get(task.name, ()))

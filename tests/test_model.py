@@ -295,6 +295,18 @@ def test_an_explanation_is_the_answer_with_maps_that_sum_to_one(shared: AudioVis
     assert_close(told.audio_where, [[0, 0.2], [0.2, 0.4], [0.4, 0.6], [0.6, 0.8]], torch.float32)
 
 
+def test_answers_come_with_the_maps_that_explain_them(shared: AudioVisualLM) -> None:
+    """Of a batch: a short sound, padded beside a long one, and one sample without a picture."""
+    short = tiny.sample(1, audio=tiny.sample(1).audio[: round(0.5 * tiny.RATE)])
+    asked = [short, tiny.sample(2), tiny.sample(3).without(image=True)]
+    answers = shared.answer_with_maps(asked)
+    assert [text for text, _ in answers] == shared.answer(asked)
+    assert answers[2][1] is None
+    for sample, (_, heat) in zip(asked[:2], answers[:2], strict=True):
+        assert_close(heat, shared.explain(sample).image_map, torch.float32)
+    assert not np.allclose(answers[0][1], answers[1][1], atol=1e-3)
+
+
 @pytest.mark.parametrize("missing", ["image", "audio", "fusion"])
 def test_without_two_things_to_compare_there_are_no_maps(shared: AudioVisualLM, missing: str) -> None:
     asked = tiny.sample(1)

@@ -93,6 +93,11 @@ class Reading(Generic[Made]):
             raise ValueError(f"{self.where}: item {self.item!r} is neither used nor refused for a reason")
 
 
+def refused(item: str, where: str, reason: str, detail: object = "") -> Reading[Any]:
+    """An item that cannot be used, for one reason; of a long detail the beginning is kept."""
+    return Reading(item, where, problems=(Problem(reason, f"{detail!s:.120}"),))
+
+
 class Dataset(Protocol):
     """A public data set on disk. Its docstring says which files it reads, where they lie, and the source."""
 
@@ -107,7 +112,7 @@ class Dataset(Protocol):
 def placed(pattern: str, **names: str) -> str:
     r""" "frames/{clip}.jpg", clip="-x_1" -> "frames/-x_1.jpg"; a ValueError if a name leads elsewhere."""
     for name, value in names.items():
-        if not value or "/" in value or "\\" in value or "\0" in value or value in (".", ".."):
+        if value in ("", ".", "..") or "/" in value or "\\" in value or not value.isprintable():
             raise ValueError(f"{name} {value!r} cannot be part of a file's name")
     path = pattern.format(**names)
     if not stays_inside(path):

@@ -84,6 +84,20 @@ def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
     return decode_frames(path, times)
 
 
+def seconds_of(path: str | Path) -> float:
+    """How long a sound lasts, by its file's header alone. MediaError names a file that does not say."""
+    import soundfile
+
+    _must_be_a_file(path)
+    try:
+        found = soundfile.info(path)
+        return float(found.frames) / float(found.samplerate)
+    except soundfile.SoundFileError as error:
+        from avalign.data.video import audio_seconds
+
+        return audio_seconds(path, f"cannot be decoded as audio: {error}")
+
+
 def check_audio(audio: np.ndarray, name: str | Path) -> None:
     """MediaError that names `name` if there are no samples, or if some are NaN or infinite."""
     if audio.shape[0] == 0:

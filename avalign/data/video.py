@@ -81,6 +81,17 @@ def decode_audio(path: str | Path, start: float, end: float | None, why_not: str
         return np.concatenate(pieces).astype(np.float32), rate
 
 
+def audio_seconds(path: str | Path, why_not: str) -> float:
+    """How long a file's sound lasts, as its header says. why_not: as for `decode_audio`"""
+    with _opened(path, why_not) as container:
+        stream = _stream(container, "audio", path)
+        if stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        if container.duration is not None:
+            return float(container.duration) / 1_000_000  # in microseconds
+    raise MediaError(path, "its header does not say how long it lasts")
+
+
 @contextmanager
 def _opened(path: str | Path, why_not: str) -> Iterator[Any]:
     """The file's container; whatever PyAV says of it, now or while it is decoded, becomes a MediaError."""

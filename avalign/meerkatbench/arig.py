@@ -4,6 +4,8 @@
     answer    [dog, 0.10, 0.20, 0.50, 0.60]
     parse     the first box read by `grammar.read_boxes`, and its label; no box: unparsed
     score     IoU of that box with the true box it fits best; cIoU of all boxes answered, on a 224 x 224 grid
+    map       a heat map, if one comes with the answer: the model's attention, or an external model's. Resized
+              to 224 x 224, its top 50 % are its prediction; its scores stand apart, as "map ..."
 
 A worked example. Truth [dog, 0.1, 0.2, 0.5, 0.6], answer "[dog, 0.3, 0.2, 0.5, 0.6]": the answer is the right
 half of the truth, so IoU = 0.08 / 0.16 = 0.5. On the grid the truth is pixels 22..111 x 44..133 and the
@@ -21,7 +23,16 @@ import numpy as np
 from avalign.batch import Sample
 from avalign.grammar import normalise_answer, read_boxes, write_box
 from avalign.meerkatbench.bootstrap import Metric, mean, mean_of_groups
-from avalign.meerkatbench.metrics import best_iou, ciou, fill, success_auc
+from avalign.meerkatbench.metrics import (
+    GRID,
+    best_iou,
+    binarised,
+    ciou,
+    fill,
+    resized,
+    success_auc,
+    truth_map,
+)
 from avalign.meerkatbench.task import Scored, Trivial, most_common
 
 
@@ -35,10 +46,18 @@ class Arig:
         "macro mean IoU": "mean over classes of mean IoU",
         "IoU@0.5": "share of samples with IoU >= 0.5",
         "cIoU@0.5": "share of samples with cIoU >= 0.5; box protocol: answered boxes filled with 1, truth "
-        "the union of its boxes, 224 x 224, corners int(224 * clip(x, 0, 1)), as for VGG-SS",
+        "min(sum of its boxes / consensus, 1): the union for VGG-SS (consensus 1), two annotators' agreement "
+        "for Flickr-SoundNet (consensus 2); 224 x 224, corners int(224 * clip(x, 0, 1))",
         "cIoU AUC": "trapezoid area under the share of cIoU >= i/20, i = 0..20 (least: 0.025); box protocol",
         "mean cIoU": "mean of cIoU; box protocol",
         "class accuracy": "label answered with the box equals the true class after normalisation",
+        "map cIoU@0.5": "share of samples with map cIoU >= 0.5; heat-map protocol: the map resized to 224 "
+        "x 224 (bilinear, corners on corners, as EZ-VSL), its top 50 % of pixels 1; truth as for boxes. A "
+        "truth of under a quarter of the image cannot reach 0.5. An answer without its map counts as 0. "
+        "Beside it a constant map (whole image) and one that falls with the distance from the centre (centre "
+        "box)",
+        "map AUC": "trapezoid area under the share of map cIoU >= i/20, i = 0..20; heat-map protocol",
+        "mean map cIoU": "mean of map cIoU; heat-map protocol",
     }
 
     def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
@@ -56,11 +75,15 @@ class Arig:
         yield mean("mean cIoU", consensus)
         if all("class" in s.values for s in scored):
             yield mean("class accuracy", [s.values["class"] for s in scored])
+        if all("map cIoU" in s.values for s in scored):
+            by_map = np.array([s.values["map cIoU"] for s in scored])
+            yield mean("map cIoU@0.5", by_map >= 0.5)
+            yield mean("map AUC", success_auc(by_map))
+            yield mean("mean map cIoU", by_map)
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
         """Boxes, labelled with the most common class of training."""
         boxes = np.array([box for sample in train for box in sample.boxes], dtype=float).reshape(-1, 4)
-        mean_box = boxes.mean(0)
         labels = [sample.label for sample in train if sample.label]
         label = most_common(labels) if labels else None
 
@@ -74,12 +97,28 @@ class Arig:
             left, top = generator.uniform(0, 1 - (x1 - x0)), generator.uniform(0, 1 - (y1 - y0))
             return written((left, top, left + x1 - x0, top + y1 - y0))
 
-        return {
+        untaught: dict[str, Trivial] = {
             "whole image": lambda _: written((0, 0, 1, 1)),
             "centre box": lambda _: written((0.25, 0.25, 0.75, 0.75)),
+        }
+        if not len(boxes):
+            return untaught
+        mean_box = boxes.mean(0)
+        return {
+            **untaught,
             "mean box of training": lambda _: written(mean_box),
             "random box of training sizes": random_box,
         }
+
+    def map_values(self, sample: Sample, heat: np.ndarray | None) -> dict[str, float]:
+        if heat is None:
+            return {"map cIoU": 0.0}
+        return {"map cIoU": ciou(binarised(resized(heat)), truth_map(sample.boxes, sample.consensus))}
+
+    def trivial_maps(self) -> dict[str, np.ndarray]:
+        """As EZ-VSL's maps they need no training: one that says nothing, and one that says "the middle"."""
+        line = np.linspace(-1, 1, GRID)
+        return {"whole image": np.ones((GRID, GRID)), "centre box": -np.hypot(line[:, None], line)}
 
     def group(self, sample: Sample) -> str | None:
         return sample.label
@@ -95,7 +134,7 @@ def _score(sample: Sample, answer: str) -> Scored:
     if not found:
         return Scored(None, values)
     values["IoU"] = best_iou(found[0].box, sample.boxes)
-    values["cIoU"] = ciou(fill([f.box for f in found]), fill(sample.boxes))
+    values["cIoU"] = ciou(fill([f.box for f in found]), truth_map(sample.boxes, sample.consensus))
     if sample.label is not None:
         values["class"] = float(normalise_answer(found[0].label or "") == normalise_answer(sample.label))
     return Scored({"boxes": [list(f.box) for f in found], "label": found[0].label}, values)

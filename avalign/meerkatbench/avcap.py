@@ -36,7 +36,8 @@ class Avcap:
         "of this test list's references, kept in resampling",
         **{f"BLEU@{n}": "corpus level, closest reference length, no smoothing" for n in ORDERS},
         "ROUGE-L": "beta 1.2, best P and best R over references taken apart",
-        "METEOR": "1.5, by its Java program; n/a without Java and AVALIGN_METEOR_JAR, the path of its jar",
+        "METEOR": "1.5, by its Java program; n/a without Java and the jar that pycocoevalcap brings, or that "
+        "AVALIGN_METEOR_JAR names",
     }
 
     def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
@@ -64,6 +65,8 @@ class Avcap:
         yield Metric("METEOR", None, fixed=meteor(answers, references))
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
+        if not train:
+            return {}
         captions = [words(sample.response) for sample in train]
         if len(captions) < 2:
             return {"most typical caption of training": lambda _: train[0].response}

@@ -18,12 +18,14 @@ class Metric:
     Shapes: parts (n, k); combine: sums (..., k) -> scores (...)
     Accuracy is a mean (k = 2: right, 1), F1 a ratio of sums, BLEU a function of ten; all are resampled alike.
     A score that cannot be resampled has parts None and its value in `fixed` (None: not available, "n/a").
+    grouped: whether it says something of one class or type too
     """
 
     name: str
     parts: np.ndarray | None
     combine: Callable[[np.ndarray], np.ndarray] = lambda sums: sums[..., 0] / sums[..., 1]
     fixed: float | None = None
+    grouped: bool = True
 
     def value(self) -> float | None:
         """None when not available, or not defined (no sample to judge)."""
@@ -73,7 +75,7 @@ def mean_of_groups(name: str, values: Sequence[float] | np.ndarray, groups: Sequ
         means = np.divide(right, count, out=np.zeros_like(right), where=count > 0)
         return means.sum(-1) / (count > 0).sum(-1)
 
-    return Metric(name, np.concatenate([member * values[:, None], member], 1), combine)
+    return Metric(name, np.concatenate([member * values[:, None], member], 1), combine, grouped=False)
 
 
 def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, float, float] | None:

@@ -7,6 +7,7 @@ matches, and 1 for a perfect answer.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
@@ -143,11 +144,12 @@ class Cider:
 def meteor(answers: Sequence[Words], references: Sequence[Sequence[Words]]) -> float | None:
     """Corpus METEOR 1.5 by its own Java program, asked as coco-caption asks it; None where it cannot run.
 
-    It runs where Java is installed and AVALIGN_METEOR_JAR names meteor-1.5.jar (`pip install pycocoevalcap`
-    brings it); it takes some 10 s and 2 GB. No other measure is ever given this name.
+    It runs where Java is installed and meteor-1.5.jar found: that of `pip install pycocoevalcap`, or the one
+    that AVALIGN_METEOR_JAR names ("off": no METEOR). It takes some 10 s and 2 GB. No other measure is ever
+    given this name.
     """
-    java, jar = shutil.which("java"), Path(os.environ.get("AVALIGN_METEOR_JAR", "."))
-    if java is None or not jar.is_file():
+    java, jar = shutil.which("java"), _meteor_jar()
+    if java is None or jar is None:
         return None
     command = [java, "-Xmx2G", "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
     pipe = subprocess.PIPE
@@ -170,3 +172,13 @@ def meteor(answers: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
         for _ in answers[1:]:
             answered.readline()
         return float(answered.readline())
+
+
+def _meteor_jar() -> Path | None:
+    named = os.environ.get("AVALIGN_METEOR_JAR")
+    if named is not None:
+        return Path(named) if Path(named).is_file() else None
+    package = importlib.util.find_spec("pycocoevalcap")  # found, not imported
+    places = [] if package is None else package.submodule_search_locations or []
+    jars = [Path(place) / "meteor" / "meteor-1.5.jar" for place in places]
+    return next((jar for jar in jars if jar.is_file()), None)

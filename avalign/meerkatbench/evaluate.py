@@ -1,13 +1,16 @@
-"""Score anything that answers: five tasks, trivial answers beside it, and it without sound or picture."""
+"""Score anything that answers: five tasks, trivial answers beside it, and it without sound or picture.
+
+What answers may be a model (its source then decodes pictures and sounds) or a file of predictions
+(external.py); everything after the answers is the same.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,21 +20,26 @@ from avalign.meerkatbench.arig import Arig
 from avalign.meerkatbench.avcap import Avcap
 from avalign.meerkatbench.avfc import Avfc
 from avalign.meerkatbench.avqa import Avqa
-from avalign.meerkatbench.bootstrap import LEVEL, Metric, difference
+from avalign.meerkatbench.bootstrap import LEVEL
 from avalign.meerkatbench.igatl import Igatl
-from avalign.meerkatbench.tables import as_markdown, best_trivial
-from avalign.meerkatbench.task import Scored, Task, Trivial
+from avalign.meerkatbench.judging import Answered, Judge, write_samples
+from avalign.meerkatbench.tables import as_markdown
+from avalign.meerkatbench.task import Mapped, Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (Arig(), Igatl(), Avfc(), Avqa(), Avcap())}
 TRAIN_SAMPLES = 200  # from which the trivial answers are learnt
 
 
 class Answerer(Protocol):
+    """Besides, it may have `explain(sample)`, asked for what is drawn, and `answer_with_maps(samples)`: with
+    each answer a heat map over the picture, (rows, columns), or None."""
+
     def answer(self, samples: Sequence[Sample]) -> list[str]: ...
 
 
 class Samples(Protocol):
-    """A source, as far as scoring needs it (avalign/data). `skipped` is read if it has one."""
+    """A source, as far as scoring needs it (avalign/data). Of one that ends, `size(split, task)` says where;
+    `truth(split, task, index)` is a sample without its media, if that can be had; `skipped` is read too."""
 
     @property
     def tasks(self) -> Sequence[str]: ...
@@ -44,7 +52,7 @@ def evaluate(
     source: Samples,
     *,
     tasks: Sequence[str],
-    samples: int,
+    samples: int | Literal["all"],
     batch_size: int,
     bootstrap: int,
     seed: int,
@@ -53,53 +61,36 @@ def evaluate(
     split: str = "test",
     pictures: int = 6,
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+    notes: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """The first `samples` samples of each task, scored. Returns and writes out/scores.json; scores.md shows
     it, and out/<task>.jsonl holds every sample with its answer.
 
-    samples, batch_size: samples of each task, and how many are answered at once
+    samples: of each task; "all", or more than a split has: every one that it has
+    batch_size: how many are answered at once
     bootstrap: resamples behind each 95 % interval; 0 for none
     modality_check: answer again without the sound, and without the picture
     pictures: drawn of each task's first samples to out/pictures, if the answerer can `explain`
     progress: called with task, samples answered, samples to answer
+    notes: what else scores.json is to say, asked for when all is answered
     """
-    for name in tasks:
-        if name not in TASKS:
-            raise AvalignError(f"evaluation.tasks: no task {name!r}.{suggest(name, TASKS)}")
-        if name not in source.tasks:
-            raise AvalignError(
-                f"evaluation.tasks: source {type(source).__name__} has no task {name!r}."
-                f"{suggest(name, source.tasks)}"
-            )
-    for field, number, least in (
-        ("samples", samples, 1),
-        ("batch_size", batch_size, 1),
-        ("bootstrap", bootstrap, 0),
-    ):
-        if number < least:
-            raise AvalignError(f"evaluation.{field}: must be {least} or more, got {number}")
+    _check(source, tasks, samples, batch_size, bootstrap)
+    counts = {name: count(source, split, name, samples) for name in tasks}
     out.mkdir(parents=True, exist_ok=True)
-    removed: dict[str, dict[str, bool]] = {"": {}}
-    if modality_check:
-        removed |= {"without_audio": {"audio": True}, "without_image": {"image": True}}
     results = {}
     for name in tasks:
-        task = TASKS[name]
-        train = [_without_media(source.sample("train", name, i)) for i in range(TRAIN_SAMPLES)]
-        test: list[Sample] = []
-        answers: dict[str, list[str]] = {check: [] for check in removed}
+        task, train = TASKS[name], _train(source, name)
+        judge = Judge(task, task.trivial(train, seed), len(train), bootstrap, seed)
+        answered = Answered()
         first: list[Sample] = []  # to be drawn
-        for start in range(0, samples, batch_size):
-            asked = [source.sample(split, name, i) for i in range(start, min(start + batch_size, samples))]
-            for check, less in removed.items():
-                answers[check] += _answers(answerer, [sample.without(**less) for sample in asked])
+        for start in range(0, counts[name], batch_size):
+            stop = min(start + batch_size, counts[name])
+            asked = [source.sample(split, name, i) for i in range(start, stop)]
+            _ask(answerer, task, asked, answered, modality_check)
             first += asked[: max(0, pictures - len(first))]
-            test += [_without_media(sample) for sample in asked]
-            progress(name, len(test), samples)
-        judged = {check: _Judged(task, test, said, bootstrap, seed) for check, said in answers.items()}
-        results[name] = _result(judged.pop(""), task.trivial(train, seed))
-        results[name] |= {check: less.summary(headline_only=True) for check, less in judged.items()}
-        _write_samples(out / f"{name}.jsonl", test, answers[""], task.score(test, answers[""]))
+            progress(name, stop, counts[name])
+        results[name] = judge.result(answered)
+        write_samples(out / f"{name}.jsonl", answered, judge.scored(answered))
         if first and hasattr(answerer, "explain"):
             from avalign.meerkatbench.pictures import draw_samples
 
@@ -110,6 +101,7 @@ def evaluate(
         "seed": seed,
         "bootstrap": {"resamples": bootstrap, "level": LEVEL, "method": "percentile, over samples"},
         "skipped": {"count": len(skipped), "problems": skipped},
+        **notes(),
         "tasks": results,
     }
     (out / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -117,81 +109,80 @@ def evaluate(
     return scores
 
 
-class _Judged:
-    """One answerer's answers to one task's samples."""
-
-    def __init__(
-        self, task: Task, samples: Sequence[Sample], answers: Sequence[str], bootstrap: int, seed: int
-    ) -> None:
-        self.task, self.samples, self.bootstrap, self.seed = task, samples, bootstrap, seed
-        self.scored = task.score(samples, answers)
-
-    def headline(self) -> Metric:
-        return next(self.task.metrics(self.samples, self.scored))
-
-    def summary(self, *, headline_only: bool = False) -> dict[str, Any]:
-        metrics = self.task.metrics(self.samples, self.scored)
-        shown = [next(metrics)] if headline_only else metrics
-        return {
-            "parse_failures": sum(s.parsed is None for s in self.scored) / len(self.scored),
-            "metrics": {m.name: _with_interval(m, self.bootstrap, self.seed) for m in shown},
-        }
-
-    def groups(self) -> dict[str, Any] | None:
-        """The same metrics in each class, type or question type."""
-        rows: dict[str, list[int]] = {}
-        for i, sample in enumerate(self.samples):
-            group = self.task.group(sample)
-            if group is not None:
-                rows.setdefault(group, []).append(i)
-        if not rows:
-            return None
-        table = {}
-        for group, members in sorted(rows.items()):
-            metrics = self.task.metrics([self.samples[i] for i in members], [self.scored[i] for i in members])
-            inside = [m for m in metrics if not m.name.startswith("macro ")]
-            table[group] = {
-                "n": len(members),
-                "metrics": {m.name: _with_interval(m, self.bootstrap, self.seed) for m in inside},
-            }
-        return {"by": self.task.group_name, "rows": table}
+def count(source: Samples, split: str, task: str, samples: int | Literal["all"]) -> int:
+    """How many samples of a task will be asked: as many as wanted, or as there are."""
+    size = getattr(source, "size", None)
+    if size is None:
+        if samples == "all":
+            raise AvalignError(
+                f"evaluation.samples: source {type(source).__name__} makes samples without end: "
+                "give a number, not all"
+            )
+        return samples
+    there = int(size(split, task))
+    if there == 0:
+        has = sorted(name for name in source.tasks if size(split, name))
+        raise AvalignError(
+            f"evaluation.tasks: split {split!r} has no sample of task {task!r}. "
+            f"It has: {', '.join(has) or 'none'}"
+        )
+    return there if samples == "all" else min(samples, there)
 
 
-def _result(judged: _Judged, trivial: dict[str, Trivial]) -> dict[str, Any]:
-    """All that is said of one task, but for the modality check."""
-    task, samples = judged.task, judged.samples
-    others = {
-        name: _Judged(task, samples, [answer(s) for s in samples], judged.bootstrap, judged.seed)
-        for name, answer in trivial.items()
-    }
-    result = {
-        "title": task.title,
-        "headline": task.headline,
-        "n": len(samples),
-        "test_list": _test_list(samples),
-        "definitions": task.definitions,
-        **judged.summary(),
-        "trivial": {name: other.summary() for name, other in others.items()},
-        "groups": judged.groups(),
-    }
-    low = result["metrics"][task.headline]["low"]
-    highs = [t["metrics"][task.headline]["high"] for t in result["trivial"].values()]
-    known = low is not None and all(high is not None for high in highs)
-    result["clear_of_trivial"] = all(low > high for high in highs) if known else None
-    best = best_trivial(result)
-    gain = best and difference(judged.headline(), others[best].headline(), judged.bootstrap, judged.seed)
-    result["over_best_trivial"] = dict(zip(("value", "low", "high"), gain, strict=True)) if gain else None
-    return result
+def _check(
+    source: Samples, tasks: Sequence[str], samples: int | Literal["all"], batch_size: int, bootstrap: int
+) -> None:
+    for name in tasks:
+        if name not in TASKS:
+            raise AvalignError(f"evaluation.tasks: no task {name!r}.{suggest(name, TASKS)}")
+        if name not in source.tasks:
+            raise AvalignError(
+                f"evaluation.tasks: source {type(source).__name__} has no task {name!r}."
+                f"{suggest(name, source.tasks)}"
+            )
+    if isinstance(samples, str) and samples != "all":
+        raise AvalignError(f"evaluation.samples: must be a number or all, got {samples!r}")
+    wanted = 1 if isinstance(samples, str) else samples
+    for field, number, least in (
+        ("samples", wanted, 1),
+        ("batch_size", batch_size, 1),
+        ("bootstrap", bootstrap, 0),
+    ):
+        if number < least:
+            raise AvalignError(f"evaluation.{field}: must be {least} or more, got {number}")
 
 
-def _with_interval(metric: Metric, bootstrap: int, seed: int) -> dict[str, float | None]:
-    interval = metric.interval(bootstrap, seed)
-    low, high = interval or (None, None)
-    return {"value": metric.value(), "low": low, "high": high}
+def _train(source: Samples, task: str) -> list[Sample]:
+    """Training samples from which the trivial answers are learnt; none where the source has none."""
+    size = getattr(source, "size", None)
+    there = TRAIN_SAMPLES if size is None else min(TRAIN_SAMPLES, int(size("train", task)))
+    truth = getattr(source, "truth", source.sample)
+    return [_without_media(truth("train", task, i)) for i in range(there)]
 
 
-def _answers(answerer: Answerer, samples: Sequence[Sample]) -> list[str]:
-    said = answerer.answer(samples)
+def _ask(
+    answerer: Answerer, task: Task, asked: Sequence[Sample], answered: Answered, modality_check: bool
+) -> None:
+    """Adds the answers to these samples, and those without sound and without picture."""
+    maps: Sequence[np.ndarray | None] = [None] * len(asked)
+    if isinstance(task, Mapped) and hasattr(answerer, "answer_with_maps"):
+        given = answerer.answer_with_maps(asked)
+        texts, maps = [text for text, _ in given], [heat for _, heat in given]
+    else:
+        texts = answerer.answer(asked)
+    answered.answers += _checked(answerer, asked, texts)
+    answered.maps += [
+        task.map_values(sample, heat) if heat is not None and isinstance(task, Mapped) else None
+        for sample, heat in zip(asked, maps, strict=True)
+    ]
+    answered.samples += [_without_media(sample) for sample in asked]
+    if modality_check:
+        for check, less in (("without_audio", {"audio": True}), ("without_image", {"image": True})):
+            fewer = [sample.without(**less) for sample in asked]
+            answered.without.setdefault(check, []).extend(_checked(answerer, fewer, answerer.answer(fewer)))
+
+
+def _checked(answerer: Answerer, samples: Sequence[Sample], said: list[str]) -> list[str]:
     if len(said) != len(samples) or not all(isinstance(text, str) for text in said):
         types = ", ".join(sorted({type(text).__name__ for text in said}))
         raise TypeError(
@@ -209,38 +200,3 @@ def _without_media(sample: Sample) -> Sample:
         if sample.audio is None
         else replace(sample, audio=np.broadcast_to(np.float32(0), sample.audio.shape))
     )
-
-
-def _truth(sample: Sample) -> dict[str, Any]:
-    """What a sample is scored by, as JSON."""
-    truth = {
-        "response": sample.response,
-        "references": list(sample.references),
-        "boxes": [[float(x) for x in box] for box in sample.boxes],
-        "intervals": [[float(t) for t in interval] for interval in sample.intervals],
-        "label": sample.label,
-    }
-    return {key: value for key, value in truth.items() if value}
-
-
-def _test_list(samples: Sequence[Sample]) -> str:
-    """sha256 of ids, instructions and truth: two scores compare only where it is the same."""
-    lines = (json.dumps([s.id, s.instruction, s.kind, _truth(s)], sort_keys=True) for s in samples)
-    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _write_samples(
-    path: Path, samples: Sequence[Sample], answers: Sequence[str], scored: Sequence[Scored]
-) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for sample, answer, judged in zip(samples, answers, scored, strict=True):
-            row = {
-                "id": sample.id,
-                "kind": sample.kind,
-                "instruction": sample.instruction,
-                "truth": _truth(sample),
-                "answer": answer,
-                "parsed": judged.parsed,
-                "values": judged.values,
-            }
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

@@ -3,7 +3,10 @@
     prompt    <image> <audio> When does the object in the picture make its sound?
     answer    [2.00, 6.00]
     parse     all intervals read by `grammar.read_intervals`; words like "never" for none; nothing: unparsed
-    score     continuous temporal IoU of the seconds covered; and F1 on 1 s segments and on events, as in AVVP
+    score     continuous temporal IoU of the seconds covered; and F1 on 1 s segments and on events
+    clips     where all samples say their clip and kind (LLP), F1 by clip as in AVVP: clips.py; where all ask
+              for a class by its sound, F1 of sound events as in sed_eval: sound_events.py
+    length    of the clip: its sound; where no sound was read, 10 s or the last true end if that is later
 
 A worked example. Truth [2.00, 6.00], answer "[3.00, 6.00]" in a 10 s clip: temporal IoU = 3 s / 4 s = 0.75.
 Counted on 1 s segments, ends included: truth 2 3 4 5 6, answer 3 4 5 6, so temporal IoU = 4 / 5 = 0.8 and
@@ -19,10 +22,12 @@ import numpy as np
 
 from avalign.batch import Sample
 from avalign.grammar import Interval, read_intervals, write_interval
+from avalign.meerkatbench import clips, sound_events
 from avalign.meerkatbench.bootstrap import Metric, mean, mean_of_groups
 from avalign.meerkatbench.metrics import event_f1, segment_f1, segment_iou, segments, temporal_iou
 from avalign.meerkatbench.task import Scored, Trivial
 
+UNKNOWN = 10.0  # seconds a clip is taken to last when nobody knows
 _NEVER = re.compile(r"\b(?:never|none|nothing|silent|no sound)\b", re.IGNORECASE)
 
 
@@ -34,10 +39,12 @@ class Igatl:
     definitions = {  # noqa: RUF012
         "mean temporal IoU": "continuous: seconds in both over seconds in either; both empty is 1",
         "macro mean temporal IoU": "mean over classes of mean temporal IoU",
-        "mean segment IoU": "temporal IoU counted on 1 s segments, ends included (AVVP's counting)",
+        "mean segment IoU": "temporal IoU counted on 1 s segments, ends included",
         "segment F1": "1 s segments, ends included; 2TP / (2TP + FP + FN) per class, mean over clips; both "
         "empty is 1",
         "event F1": "runs of 1 s segments, matched at temporal IoU >= 0.5, mean over clips",
+        **clips.DEFINITIONS,
+        **sound_events.DEFINITIONS,
     }
 
     def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
@@ -51,28 +58,36 @@ class Igatl:
         yield mean("mean segment IoU", [s.values["segment IoU"] for s in scored])
         yield mean("segment F1", [s.values["segment F1"] for s in scored])
         yield mean("event F1", [s.values["event F1"] for s in scored])
+        answered = [s.parsed["intervals"] if s.parsed else [] for s in scored]
+        seconds = [clip_seconds(sample) for sample in samples]
+        if clips.by_clip(samples):
+            yield from clips.clip_metrics(samples, answered, seconds)
+        if sound_events.of_sound(samples):
+            yield from sound_events.sound_event_metrics(samples, answered, seconds)
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
-        start, end = np.mean([interval for sample in train for interval in sample.intervals], axis=0)
+        whole: dict[str, Trivial] = {"whole clip": lambda sample: _written((0.0, clip_seconds(sample)))}
+        taught = [interval for sample in train for interval in sample.intervals]
+        if not taught:
+            return whole
+        start, end = np.mean(taught, axis=0)
 
         def mean_interval(sample: Sample) -> str:
             clip = clip_seconds(sample)
             return _written((float(start), min(float(end), clip)) if start < clip else (0.0, clip))
 
-        return {
-            "whole clip": lambda sample: _written((0.0, clip_seconds(sample))),
-            "mean interval of training": mean_interval,
-        }
+        return {**whole, "mean interval of training": mean_interval}
 
     def group(self, sample: Sample) -> str | None:
         return sample.label
 
 
 def clip_seconds(sample: Sample) -> float:
-    """Length of the sample's sound; without one, the end of the last true interval."""
+    """Length of the sample's sound; without one, 10 s (as the data sets' clips), or the last true end if that
+    is later."""
     if sample.audio is not None:
         return len(sample.audio) / sample.sample_rate
-    return max((end for _, end in sample.intervals), default=0.0)
+    return max((end for _, end in sample.intervals if end > UNKNOWN), default=UNKNOWN)
 
 
 def _score(sample: Sample, answer: str) -> Scored:

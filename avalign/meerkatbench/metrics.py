@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -44,22 +44,31 @@ def fill(boxes: Collection[Box]) -> np.ndarray:
     return grid
 
 
-def annotators_truth(boxes: Collection[Box], frame: int = 256) -> np.ndarray:
-    """(224, 224) truth of Flickr-SoundNet: min(sum of the annotators' boxes / 2, 1).
+def truth_map(boxes: Collection[Box], consensus: int = 1) -> np.ndarray:
+    """(224, 224) truth G = min(sum of the boxes' maps / consensus, 1).
 
-    boxes: in pixels of a frame of `frame` x `frame`
+    consensus: boxes that must cover a pixel for it to count in full. 1 (VGG-SS): the union of the boxes;
+               2 (Flickr-SoundNet): where two annotators agree, half where only one saw it
     """
-    return np.minimum(sum((fill([_scaled(box, frame)]) for box in boxes), np.zeros((GRID, GRID))) / 2, 1)
+    return np.minimum(sum((fill([box]) for box in boxes), np.zeros((GRID, GRID))) / consensus, 1)
 
 
-def _scaled(box: Box, frame: int) -> Box:
-    x0, y0, x1, y1 = (x / frame for x in box)
-    return (x0, y0, x1, y1)
+def resized(heat: np.ndarray) -> np.ndarray:
+    """(rows, columns) -> (224, 224) by bilinear interpolation, corners on corners, as EZ-VSL scores its
+    maps."""
+    down, across = (_between(size) for size in heat.shape)
+    return np.asarray(down @ heat.astype(float) @ across.T)
+
+
+def _between(size: int) -> np.ndarray:
+    """(224, size): each point of the grid as a mean of the two cells that it lies between."""
+    at = np.linspace(0, size - 1, GRID)
+    return np.maximum(0, 1 - abs(at[:, None] - np.arange(size)))
 
 
 def binarised(heat: np.ndarray) -> np.ndarray:
-    """The top 50 % of a heat map's pixels as 1 (EZ-VSL): the map protocol, not to be mixed with the
-    boxes'."""
+    """The top 50 % of a heat map's pixels as 1 (EZ-VSL): all that reach the upper median, so that a constant
+    map is 1 everywhere. The map protocol, not to be mixed with the boxes'."""
     return (heat >= np.sort(heat, axis=None)[heat.size // 2]).astype(float)
 
 
@@ -93,8 +102,8 @@ def temporal_iou(predicted: Collection[Interval], true: Collection[Interval]) ->
     return both / either if either > 0 else 1.0
 
 
-def segments(intervals: Collection[Interval], clip: float) -> frozenset[int]:
-    """The 1 s segments touched, ends included as AVVP's code counts them: (2, 6) -> 2, 3, 4, 5, 6.
+def segments(intervals: Collection[Interval], clip: float, *, ends: bool = True) -> frozenset[int]:
+    """The 1 s segments touched, ends included: (2, 6) -> 2, 3, 4, 5, 6; without ends 2, 3, 4, 5.
 
     Segment k is [k, k + 1) of a clip of `clip` seconds; segments that the clip does not have do not count.
     """
@@ -102,7 +111,7 @@ def segments(intervals: Collection[Interval], clip: float) -> frozenset[int]:
     return frozenset(
         k
         for start, end in intervals
-        for k in range(math.floor(start), min(math.floor(end), last) + 1)
+        for k in range(math.floor(start), min(math.floor(end) if ends else math.ceil(end) - 1, last) + 1)
         if k >= 0
     )
 
@@ -114,24 +123,40 @@ def segment_iou(predicted: frozenset[int], true: frozenset[int]) -> float:
 
 def segment_f1(predicted: Mapping[str, frozenset[int]], true: Mapping[str, frozenset[int]]) -> float:
     """One clip's 2TP / (2TP + FP + FN) per class, averaged over classes in prediction or truth; none is 1."""
-    scores = []
-    for name in predicted.keys() | true.keys():
-        p, t = predicted.get(name, frozenset()), true.get(name, frozenset())
-        if p or t:
-            scores.append(2 * len(p & t) / (len(p) + len(t)))
-    return sum(scores) / len(scores) if scores else 1.0
+    return mean_f1(segment_counts(p, t) for p, t in _by_class(predicted, true))
 
 
 def event_f1(predicted: Mapping[str, frozenset[int]], true: Mapping[str, frozenset[int]]) -> float:
-    """One clip's F1 of events, averaged like `segment_f1`. An event is a run of segments; two match at
-    temporal IoU >= 0.5, which no event can do with two others."""
-    scores = []
-    for name in predicted.keys() | true.keys():
-        p, t = _runs(predicted.get(name, frozenset())), _runs(true.get(name, frozenset()))
-        if p or t:
-            matched = sum(any(segment_iou(a, b) >= 0.5 for b in t) for a in p)
-            scores.append(2 * matched / (len(p) + len(t)))
+    """One clip's F1 of events, averaged like `segment_f1`."""
+    return mean_f1(event_counts(p, t) for p, t in _by_class(predicted, true))
+
+
+Counts = tuple[int, int, int]  # TP, FP, FN
+
+
+def segment_counts(predicted: frozenset[int], true: frozenset[int]) -> Counts:
+    both = len(predicted & true)
+    return both, len(predicted) - both, len(true) - both
+
+
+def event_counts(predicted: frozenset[int], true: frozenset[int]) -> Counts:
+    """An event is a run of segments; two match at temporal IoU >= 0.5, which none can do with two others."""
+    p, t = _runs(predicted), _runs(true)
+    matched = sum(any(segment_iou(a, b) >= 0.5 for b in t) for a in p)
+    return matched, len(p) - matched, len(t) - matched
+
+
+def mean_f1(counts: Iterable[Counts]) -> float:
+    """Mean of 2TP / (2TP + FP + FN) over the classes that have any of them; 1 if none has."""
+    scores = [2 * tp / (2 * tp + fp + fn) for tp, fp, fn in counts if tp + fp + fn]
     return sum(scores) / len(scores) if scores else 1.0
+
+
+def _by_class(
+    predicted: Mapping[str, frozenset[int]], true: Mapping[str, frozenset[int]]
+) -> Iterator[tuple[frozenset[int], frozenset[int]]]:
+    for name in sorted(predicted.keys() | true.keys()):
+        yield predicted.get(name, frozenset()), true.get(name, frozenset())
 
 
 def _runs(marked: frozenset[int]) -> list[frozenset[int]]:

@@ -52,8 +52,10 @@ td{padding:7px 18px 7px 0;border-bottom:1px solid var(--line);vertical-align:top
 td small{display:block;color:var(--faint);font-weight:400;font-size:12px;white-space:nowrap}
 td b{font-weight:650}
 .yes{color:#00795a}.no{color:#b34700}
+h3.source{margin-top:38px;padding-top:14px;border-top:1px solid var(--line)}
 table.samples td{font-size:13px;max-width:420px;overflow-wrap:anywhere}
 table.versions td{font-size:13px;padding:3px 18px 3px 0}table.versions thead{display:none}
+ul.note{padding-left:20px}
 .note,.missing{color:var(--faint);font-size:13px;max-width:880px}
 .missing{font-style:italic}
 .warnings{border-left:3px solid #e69f00;background:#fdf8ec;margin:22px 0 0;padding:9px 14px 9px 32px;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from avalign.batch import Sample
 from avalign.meerkatbench.bootstrap import Metric
@@ -35,15 +37,29 @@ class Task(Protocol):
         ...
 
     def metrics(self, samples: Sequence[Sample], scored: Sequence[Scored]) -> Iterator[Metric]:
-        """The scores over all samples, the headline first; those named "macro ..." average over groups."""
+        """The scores over all samples, the headline first."""
         ...
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
-        """By name, answers learnt from training samples that a model must beat."""
+        """By name, answers that a model must beat, learnt from training samples; where there is none, those
+        that need none."""
         ...
 
     def group(self, sample: Sample) -> str | None:
         """The row of the per-group table that a sample belongs to; None: no table."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Task, Protocol):
+    """A task whose answers may come with a heat map over the picture."""
+
+    def map_values(self, sample: Sample, heat: np.ndarray | None) -> dict[str, float]:
+        """This sample's share in the map's metrics; heat (rows, columns), None where none was given."""
+        ...
+
+    def trivial_maps(self) -> dict[str, np.ndarray]:
+        """Maps that go with the trivial answers of these names."""
         ...
 
 

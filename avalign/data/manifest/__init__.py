@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from avalign.batch import TASKS, Sample
+from avalign.data.manifest.phrasings import Phrasings, fill
 from avalign.data.manifest.record import SPLITS, Record
 from avalign.data.manifest.shuffle import shuffled
 from avalign.data.manifest.table import Table
@@ -20,7 +22,9 @@ class Manifest:
 
     `data.root` is the folder of those files, or one of them. The list stays on disk, mapped into memory, so
     that millions of records open at once. Training goes through each task's records in random order, all of
-    them before any comes again; validation and test take them in the files' order.
+    them before any comes again; validation and test take them in the files' order. A record that brings no
+    instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
+    adds to them): another one whenever training comes to it again, always the same in validation and test.
 
     media: folder that the records' paths start from; the manifest's own when not given
     """
@@ -39,7 +43,9 @@ class Manifest:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
         place = Path(root)
         self.table, self.seed = Table(place, _told), seed
-        self.folder = Path(self.media) if self.media else (place if place.is_dir() else place.parent)
+        beside = place if place.is_dir() else place.parent
+        self.folder = Path(self.media) if self.media else beside
+        self.phrasings = Phrasings(beside)
         self._rows = {
             (split, task): np.flatnonzero((self.table.split == i) & (self.table.task == j))
             for i, split in enumerate(SPLITS)
@@ -56,22 +62,33 @@ class Manifest:
 
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
+        return self._decoded(self.record(split, task, index))
+
+    def truth(self, split: str, task: str, index: int) -> Sample:
+        """The same sample without its picture and sound: their files need not be there."""
+        return self.question(self.record(split, task, index))
+
+    def record(self, split: str, task: str, index: int) -> Record:
+        """Record `index` of a task, as `sample` counts them, with the instruction it is asked in."""
         if split not in SPLITS:
             raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")
         count = self.size(split, task)
         if count == 0:
             raise AvalignError(f"manifest: no records of task {task!r} in split {split!r}. {self._counted()}")
+        seed, epoch = None, 0
         if split == "train":
+            seed = self.seed
             epoch, place = divmod(index, count)
-            place = shuffled(place, count, key=(self.seed, TASKS.index(task), epoch))
+            place = shuffled(place, count, key=(seed, TASKS.index(task), epoch))
         elif index < count:
             place = index
         else:
             raise AvalignError(
                 f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was asked "
-                f"for: lower evaluation.samples. {self._counted()}"
+                f"for. {self._counted()}"
             )
-        return self._decoded(self.table[self._rows[split, task][place]])
+        record = self.table[self._rows[split, task][place]]
+        return replace(record, instruction=self.phrasings.instruction(record, seed=seed, epoch=epoch))
 
     def _decoded(self, record: Record) -> Sample:
         image = audio = None
@@ -83,6 +100,16 @@ class Manifest:
                 image = image[0]
         if record.audio is not None:
             audio, rate = read_audio(self.folder / record.audio, record.audio_start or 0.0, record.audio_end)
+        return self.question(record, image, audio, rate)
+
+    def question(
+        self,
+        record: Record,
+        image: np.ndarray | None = None,
+        audio: np.ndarray | None = None,
+        rate: int = 16_000,
+    ) -> Sample:
+        """The sample of a record with these media; shapes as in Sample, rate in Hz."""
         return Sample(
             id=record.id,
             task=record.task,
@@ -103,13 +130,23 @@ class Manifest:
         )
 
     def texts(self) -> list[str]:
-        """Instructions and answers of up to some thousand records of each task, spread over all of them."""
+        """Instructions and answers of up to some thousand records of each task, spread over all of them.
+
+        Every phrasing that these can be asked in is among them, filled.
+        """
         found: list[str] = []
+        asked: set[str] = set()
         for task in self.tasks:
             rows = self._rows["train", task]
             spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))
             for record in map(self.table.__getitem__, rows[spread]):
-                found += [record.instruction, record.response, *record.references]
+                phrasings = [record.instruction] if record.instruction else self.phrasings.of(record)
+                fresh = [text for text in phrasings if text not in asked]
+                asked.update(fresh)
+                # of phrasings that were filled before one is enough: what this record puts into them is new
+                fullest = max(phrasings, key=lambda text: text.count("<"))
+                found += [fill(text, record) for text in fresh or [fullest]]
+                found += [record.response, *record.references]
         return found
 
     def _counted(self) -> str:

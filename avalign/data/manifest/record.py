@@ -34,7 +34,9 @@ class Record:
     source: str  # the data set it was made from
     response: str
     instruction: str = ""  # a phrasing; "" where one of the task's is drawn when the sample is used
-    slots: dict[str, Any] = field(default_factory=dict)  # what its <class>, <box> and <time> stand for
+    slots: dict[str, Any] = field(
+        default_factory=dict
+    )  # what its <class>, <box>, <time>, <question> stand for
     image: str | None = None
     frame_times: tuple[float, ...] = ()
     audio: str | None = None
