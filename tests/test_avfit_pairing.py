@@ -85,7 +85,9 @@ def check_igatl(record: Record, shown: Picture, sound: Recording, c: str) -> Non
     assert list(record.intervals) == times_of(sound, c)
     assert len(read_intervals(record.response)) == len(record.intervals)
     maybe = [event.interval for event in sound.events if event.name in heard(sound) and may_be(event.name, c)]
-    assert list(covered([time for time in maybe if time])) == list(record.intervals)  # "animal": a dog once more?
+    assert list(covered([time for time in maybe if time])) == list(
+        record.intervals
+    )  # "animal": a dog once more?
     assert only_one_answer(shown, sound, c)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalign.avfit.annotation import Event, Picture, Problem, Reading, Recording, Thing
+from avalign.avfit.audioset import AudioSet
 from avalign.avfit.chance import Dice, Pairs, Turns, dealt
 from avalign.avfit.classes import NOTHING, Classes
 from avalign.avfit.pools import PicturePool, RecordingPool
 from avalign.errors import AvalignError
+from tests.avfit import excerpt
 from tests.avfit_pairs import CLASSES, TABLE, World, picture, readings, recording, world
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -232,3 +235,15 @@ def test_dice_fall_evenly() -> None:
     firsts = Counter(Dice(7, number).below(6) for number in range(6000))
     assert max(firsts.values()) < 1150
     assert all(2.0 <= dice.between(2.0, 3.0) < 3.0 for _ in range(100))
+
+
+def test_published_recordings_are_all_accounted_for(tmp_path: Path) -> None:
+    for name in ("class_labels_indices.csv", "balanced_train_segments.csv"):
+        shutil.copy(excerpt(f"audioset/{name}"), tmp_path)
+    read = AudioSet(splits={"balanced_train": "train"}).read(tmp_path)
+    pool = RecordingPool.build(read, Classes.read(), below="audioset/")
+    counts = pool.counts
+    assert counts["items"] == counts["items refused"] + counts["without a class"] + counts["kept"] == 400
+    assert len(pool) > 350
+    assert "Wind" in counts["unknown"]
+    assert not {"Dog", "Speech", "Car", "Music"} & counts["unknown"].keys()
