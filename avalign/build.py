@@ -32,7 +32,8 @@ def build_source(recipe: Recipe) -> Any:
     source = _make("source", "data.source", recipe.data.source)
     source.on_error = recipe.data.on_error
     source.prepare(recipe.data.root, seed=recipe.seed, workers=max(1, os.cpu_count() or 1))
-    asked = {task for stage in recipe.train.stages for task in stage.tasks} | set(recipe.evaluation.tasks)
+    asked = {task for stage in recipe.train.stages for task, share in stage.tasks.items() if share}
+    asked |= set(recipe.evaluation.tasks)
     unknown = sorted(asked - set(source.tasks))
     if unknown:
         raise AvalignError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -31,6 +31,9 @@ Schedule = Literal[  # transformers' schedulers that need no further numbers
 class Component:
     """A registered part and its options: `fusion: avace`, or `fusion: {name: avace, heads: 4}`."""
 
+    usual: ClassVar[str] = (
+        ""  # taken for the name that is not given; "" where the field, or its label, says it
+    )
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -75,13 +75,9 @@ def read(
                be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
     by:        the place that named the file, ahead of what is said of a file that cannot be read
     """
-    reader = _Reader()
-    tree = reader.load(Path(path), by)
-    for change in changes:
-        tree = completed(reader.change(tree, change, (), Recipe), Recipe, os.fspath(path))
-    for text in overrides:
-        tree = completed(reader.override(tree, text), Recipe, os.fspath(path))
-    recipe: Recipe = reader.section(tree, Recipe, ())
+    reader = Reader()
+    tree, recipe = reader.read(Path(path), overrides, changes, by)
+    assert isinstance(recipe, Recipe)
     reader.check(tree, recipe)
     if reader.problems:
         raise RecipeError(reader.problems)
@@ -108,12 +104,30 @@ def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """One reading of a recipe: collects problems, and goes on as long as what follows still makes sense."""
+class Reader:
+    """One reading of a recipe: collects problems, and goes on as long as what follows still makes sense.
 
-    def __init__(self) -> None:
+    form, noun, example: the dataclass that the file is read as, what it is called, a setting of it. Other
+    files than recipes, such as AVFIT's plans, are read so too.
+    """
+
+    def __init__(
+        self, form: type[Any] = Recipe, noun: str = "recipe", example: str = "train.batch_size=8"
+    ) -> None:
+        self.form, self.noun, self.example = form, noun, example
         self.problems: list[str] = []
         self.reported: list[KeyPath] = []
+
+    def read(
+        self, path: Path, overrides: Sequence[str] = (), changes: Sequence[Node] = (), by: str = ""
+    ) -> tuple[Node, Any]:
+        """The file as a tree, and as its dataclass; what is wrong stands in `problems`."""
+        tree = self.load(path, by)
+        for change in changes:
+            tree = completed(self.change(tree, change, (), self.form), self.form, os.fspath(path))
+        for text in overrides:
+            tree = completed(self.override(tree, text), self.form, os.fspath(path))
+        return tree, self.section(tree, self.form, ())
 
     def note(self, where: str, path: KeyPath, what: str) -> None:
         self.problems.append(f"{where}  {'.'.join(path)}: {what}")
@@ -140,17 +154,19 @@ class _Reader:
             what = "empty." if tree.value is None else "should be a mapping of settings."
             raise self.give_up(f"{by}{path}: {what}")
         parent = tree.value.pop("extends", None)
-        tree = normalised(tree, Recipe)
+        tree = normalised(tree, self.form)
         if parent is not None:
             by, chain = f"{parent.where}  extends: ", (*chain, path.resolve())
             if not isinstance(parent.value, str):
-                raise self.give_up(f"{by}should be the path of one recipe, got {_shown(parent.plain())}.")
+                raise self.give_up(
+                    f"{by}should be the path of one {self.noun}, got {_shown(parent.plain())}."
+                )
             other = Path(os.path.normpath(path.parent / parent.value))
             if other.resolve() in chain:
                 circle = [*chain[chain.index(other.resolve()) :], other]
                 raise self.give_up(f"{by}a circle: {' -> '.join(link.name for link in circle)}.")
-            tree = merge(self.load(other, by, chain), tree, Recipe)
-        return completed(tree, Recipe, str(path))
+            tree = merge(self.load(other, by, chain), tree, self.form)
+        return completed(tree, self.form, str(path))
 
     def text(self, path: Path, by: str) -> str:
         try:
@@ -160,7 +176,7 @@ class _Reader:
             hint = suggest(path.name, beside) if beside else ""
             raise self.give_up(f"{by}{path}: no such file.{hint}") from None
         except IsADirectoryError:
-            raise self.give_up(f"{by}{path}: a folder, not a recipe.") from None
+            raise self.give_up(f"{by}{path}: a folder, not a {self.noun}.") from None
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise self.give_up(f"{path}:{line}  not UTF-8 text.") from None
@@ -171,7 +187,7 @@ class _Reader:
         key, equals, value = text.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
-            self.problems.append(f"{COMMAND_LINE}  {text!r} should be key=value, as in train.batch_size=8.")
+            self.problems.append(f"{COMMAND_LINE}  {text!r} should be key=value, as in {self.example}.")
             return tree
         try:
             node = parse(
@@ -180,13 +196,13 @@ class _Reader:
         except YamlError as error:
             self.note(COMMAND_LINE, path, error.what)
             return tree
-        return merge(tree, self.child(tree, path, (), node, Recipe), Recipe)
+        return merge(tree, self.child(tree, path, (), node, self.form), self.form)
 
     def change(self, tree: Node, value: Node, behind: KeyPath, hint: Any) -> Node:
         """What a mapping of settings says, setting by setting; a component is merged as a whole."""
         entered = is_section(hint) or get_origin(hint) in (dict, list)
         if not (entered and isinstance(value.value, dict)):
-            return merge(tree, self.child(tree, behind, (), value, Recipe), Recipe)
+            return merge(tree, self.child(tree, behind, (), value, self.form), self.form)
         for key, node in value.value.items():
             path = tuple(key.split("."))
             if not all(path):

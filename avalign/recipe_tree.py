@@ -115,8 +115,10 @@ def completed(node: Node, hint: Any, where: str) -> Node:
             plain = as_plain(default, fill=False)
             value[field.name] = normalised(from_plain(plain, where), inside(hint, field.name))
     for key, child in value.items():
-        if is_component(inside(hint, key)) and isinstance(child.value, dict) and "name" not in child.value:
-            child = Node({"name": Node(names[key], child.where), **child.value}, child.where)
+        inner = inside(hint, key)
+        if is_component(inner) and isinstance(child.value, dict) and "name" not in child.value:
+            name = Node(inner.usual or names[key], child.where)
+            child = Node({"name": name, **child.value}, child.where)
         value[key] = completed(child, inside(hint, key), where)
     return Node(value, node.where)
 

@@ -82,6 +82,9 @@ SHIPPED: dict[str, dict[str, str]] = {
         "vgg_sound": "avalign.avfit.vgg_sound:VggSound",
         "esc50": "avalign.avfit.esc50:Esc50",
     },
+    "pairing": {
+        "by_class": "avalign.avfit.pairing:Pairing",
+    },
 }
 
 # kind -> its plural; both are understood wherever a kind is written

@@ -63,6 +63,7 @@ WIRED: dict[str, tuple[Any, ...]] = {
     "llm": (TEXTS,),
     "source": (),
     "dataset": (),
+    "pairing": (),  # two pools, made in tests/test_avfit_pairing.py
 }
 
 

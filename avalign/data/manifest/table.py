@@ -136,11 +136,18 @@ def _as_lines(file: Path) -> Path:
             with unfinished(kept) as beside, open(beside, "w", encoding="utf-8") as lines:
                 for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
                     for row in rows.to_pylist():
-                        full = {name: value for name, value in row.items() if value is not None}
-                        lines.write(json.dumps(full, ensure_ascii=False) + "\n")
+                        lines.write(json.dumps(_without_nulls(row), ensure_ascii=False) + "\n")
         except pa.ArrowException as error:
             raise AvalignError(f"{file}: is not a Parquet file: {error}") from error
     return kept
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of columns as a line has it: without what is null, in its slots too."""
+    full = {name: value for name, value in row.items() if value is not None}
+    if isinstance(full.get("slots"), dict):
+        full["slots"] = {name: value for name, value in full["slots"].items() if value is not None}
+    return full
 
 
 def _kept(file: Path, ending: str) -> Path:
