@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from avalign.data.manifest.record import Record, stays_inside
 from avalign.grammar import Box, Interval
 
+LONGEST = 255  # bytes of a file's name, on every usual file system
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
@@ -68,12 +69,20 @@ class Recording:
     origin: str = ""
 
 
+def writable(text: str) -> str:
+    """The text, with "?" for half of a character (JSON can hold one), so that what is told can be written."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """reason: a few fixed words, counted over the data set ("box without area"); detail: this one"""
 
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", writable(self.detail))
 
 
 Made = TypeVar("Made", Record, Picture, Recording)
@@ -91,6 +100,7 @@ class Reading(Generic[Made]):
     def __post_init__(self) -> None:
         if not self.made and not self.problems:
             raise ValueError(f"{self.where}: item {self.item!r} is neither used nor refused for a reason")
+        object.__setattr__(self, "item", writable(self.item))
 
 
 def refused(item: str, where: str, reason: str, detail: object = "") -> Reading[Any]:
@@ -115,6 +125,8 @@ def placed(pattern: str, **names: str) -> str:
         if value in ("", ".", "..") or "/" in value or "\\" in value or not value.isprintable():
             raise ValueError(f"{name} {value!r} cannot be part of a file's name")
     path = pattern.format(**names)
+    if any(len(part.encode()) > LONGEST for part in path.split("/")):
+        raise ValueError(f"{path[:80]!r}... is longer than a file's name can be")
     if not stays_inside(path):
         raise ValueError(f"{path!r} is not a path below the data set's folder")
     return path

@@ -95,6 +95,7 @@ class Avqa:
         try:
             media, instruction = self.clips.media(clip), question_of(text)
             response = plain(choices[place])
+            plain(" ".join([name, *choices, *(item[field] for field in TOLD)]))
             kind = plain(" ".join(item[field] for field in KINDS[self.kind]))
         except ValueError as error:
             return refused(name, where, "unsafe name or question", error)

@@ -132,6 +132,8 @@ class AvsBench:
             clip, split, grouped = (row.get(column, "") for column in (*columns, "")[:3])
             if not clip or split not in SPLITS:
                 yield refused(clip, where, "row without a name or with an unknown split", split)
+            elif group and not grouped:
+                yield refused(clip, where, f"row without a {group}")
             elif self.name == "avss" and grouped not in FRAMES:
                 yield refused(clip, where, "row of an unknown part", grouped)
             elif (grouped, clip) in seen:

@@ -96,6 +96,7 @@ class MusicAvqa:
             return refused(name, where, "slots that cannot be filled", item["templ_values"])
         filled = iter(values)
         try:
+            plain(name)
             response, asked = plain(answer), plain(" ".join(kind))
             media = self.clips.media(clip)
             question = question_of(

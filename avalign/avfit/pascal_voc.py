@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from pydantic import Field
 
 from avalign.avfit.annotation import Picture, Problem, Reading, Thing, clean_box, placed, refused
-from avalign.avfit.files import LIMIT, text_of
+from avalign.avfit.files import text_of
 from avalign.avfit.options import checked_pattern, checked_splits, existing
+from avalign.avfit.xml_file import read_xml
 from avalign.errors import AvalignError
 from avalign.grammar import Box
 
@@ -85,19 +86,15 @@ class PascalVoc:
         except ValueError as error:
             return refused(image, where, "unsafe name", error)
         try:
-            root = _parsed(folder / annotation)
-        except (AvalignError, OSError) as error:
-            return refused(
-                image, where, "no annotation", str(error).replace(str(folder / annotation), annotation)
-            )
-        except (ElementTree.ParseError, ValueError) as error:
-            return refused(image, where, "annotation is not XML as published", f"{annotation}: {error}")
+            root = read_xml(folder / annotation)
+        except AvalignError as error:
+            return refused(image, where, "no readable annotation", str(error).replace(f"{folder}/", ""))
         things, problems = self._things(root)
         made = Picture(f"pascal_voc/{image}", split, picture, things, origin=f"pascal_voc:{image}")
         problems += () if things or problems else (Problem("no object"),)
         return Reading(image, where, (made,) if things else (), problems)
 
-    def _things(self, root: ElementTree.Element) -> tuple[tuple[Thing, ...], tuple[Problem, ...]]:
+    def _things(self, root: Element) -> tuple[tuple[Thing, ...], tuple[Problem, ...]]:
         try:
             width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
             if not (1 <= width < float("inf") and 1 <= height < float("inf")):
@@ -121,7 +118,7 @@ class PascalVoc:
         return tuple(things), tuple(problems)
 
 
-def _box(found: ElementTree.Element, width: float, height: float) -> tuple[Box | None, Problem | None]:
+def _box(found: Element, width: float, height: float) -> tuple[Box | None, Problem | None]:
     try:
         x0, y0, x1, y1 = (_number(found, f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
@@ -129,22 +126,9 @@ def _box(found: ElementTree.Element, width: float, height: float) -> tuple[Box |
     return clean_box(((x0 - 1) / width, (y0 - 1) / height, x1 / width, y1 / height))
 
 
-def _number(element: ElementTree.Element, path: str) -> float:
+def _number(element: Element, path: str) -> float:
     text = element.findtext(path, "")
     try:
         return float(text)
     except ValueError:
         raise ValueError(f"{path} is {text[:40]!r}") from None
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    """A document type may define entities that fill the memory, or name files: no annotation has one."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("a document type is not read")
-
-
-def _parsed(file: Path) -> ElementTree.Element:
-    if file.is_file() and file.stat().st_size > LIMIT:
-        raise ValueError(f"{file.stat().st_size} bytes are no annotation")
-    return ElementTree.fromstring(text_of(file), ElementTree.XMLParser(target=_NoDoctype()))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avalign.avfit.annotation import Problem, Reading, clean_boxes, is_video, placed, spoken
+from avalign.avfit.annotation import Problem, Reading, clean_boxes, is_video, placed, refused, spoken
 from avalign.data.manifest.record import Record
 from avalign.grammar import write_box
 from avalign.json_file import read_json
@@ -46,23 +46,28 @@ class VggSs:
     def _reading(self, clip: str, where: str, item: Any, seen: set[str]) -> Reading[Record]:
         youtube, _, start = clip.rpartition("_")  # the id itself may hold "_"
         if not youtube or not start.isdigit() or not isinstance(item.get("class"), str):
-            return Reading(clip, where, problems=(Problem("record without file or class", f"{item!r:.120}"),))
+            return refused(clip, where, "record without file or class", repr(item))
         if clip in seen:
-            return Reading(clip, where, problems=(Problem("repeated clip"),))
+            return refused(clip, where, "repeated clip")
         boxes, problems = clean_boxes(item.get("bbox"))
         if not boxes:
             return Reading(clip, where, problems=problems or (Problem("no box"),))
+        label = item["class"]
         try:
             image, audio = placed(self.image, clip=clip), placed(self.audio, clip=clip)
         except ValueError as error:
-            return Reading(clip, where, problems=(Problem("unsafe name", str(error)),))
-        label = item["class"]
+            return refused(clip, where, "unsafe name", error)
+        try:
+            label.encode()  # JSON can hold half of a character
+            response = " ".join(write_box(box, spoken(label)) for box in boxes)
+        except ValueError as error:
+            return refused(clip, where, "class that cannot be written", error)
         record = Record(
             id=f"vgg_ss/{clip}",
             task="arig",
             split="test",
             source="vgg_ss",
-            response=" ".join(write_box(box, spoken(label)) for box in boxes),
+            response=response,
             image=image,
             frame_times=(self.frame_time,) if is_video(image) else (),
             audio=audio,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avalign.data.media import END_SLACK, MediaError, too_short
+from avalign.data.media import END_SLACK, MediaError, MediaFile, openable, too_short
 
 CONTAINERS = (  # that hold their own media: a playlist (HLS, concat, SDP) would open other files
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,"
@@ -18,7 +17,7 @@ CONTAINERS = (  # that hold their own media: a playlist (HLS, concat, SDP) would
 )
 
 
-def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+def decode_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
     """For each time, in seconds from the start, the last frame that begins by then: (k, h, w, 3) uint8.
 
     Within END_SLACK of the end the last frame is taken; a time behind that raises MediaError.
@@ -28,7 +27,7 @@ def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
         return np.stack([_upright(_shown_at(container, stream, time, path)) for time in times])
 
 
-def _shown_at(container: Any, stream: Any, time: float, path: str | Path) -> Any:
+def _shown_at(container: Any, stream: Any, time: float, path: MediaFile) -> Any:
     begin = stream.start_time or 0
     container.seek(begin + int(Fraction(time) / stream.time_base), stream=stream, backward=True)
     best, seen = None, 0.0
@@ -47,7 +46,7 @@ def _shown_at(container: Any, stream: Any, time: float, path: str | Path) -> Any
     return best
 
 
-def decode_audio(path: str | Path, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
+def decode_audio(path: MediaFile, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
     """Sound from `start` to `end` seconds: (samples, channels) float32 in [-1, 1] and its rate in Hz.
 
     why_not: why the file is being tried as a video, said when it is none either
@@ -94,7 +93,7 @@ def decoded_audio(container: Any, stream: Any, start: float = 0.0) -> Iterator[t
             position += len(samples)
 
 
-def audio_seconds(path: str | Path, why_not: str) -> float:
+def audio_seconds(path: MediaFile, why_not: str) -> float:
     """How long a file's sound lasts, as its header says. why_not: as for `decode_audio`"""
     with opened(path, why_not) as container:
         stream = stream_of(container, "audio", path)
@@ -106,12 +105,12 @@ def audio_seconds(path: str | Path, why_not: str) -> float:
 
 
 @contextmanager
-def opened(path: str | Path, why_not: str) -> Iterator[Any]:
+def opened(path: MediaFile, why_not: str) -> Iterator[Any]:
     """The file's container; whatever PyAV says of it, now or while it is decoded, becomes a MediaError."""
     import av
 
     try:
-        with av.open(str(path), options={"format_whitelist": CONTAINERS}) as container:
+        with av.open(openable(path), options={"format_whitelist": CONTAINERS}) as container:
             yield container
     except MediaError:
         raise
@@ -119,7 +118,7 @@ def opened(path: str | Path, why_not: str) -> Iterator[Any]:
         raise MediaError(path, f"{why_not}; PyAV: {error}") from error
 
 
-def stream_of(container: Any, kind: str, path: str | Path) -> Any:
+def stream_of(container: Any, kind: str, path: MediaFile) -> Any:
     found = getattr(container.streams, kind)
     if not found:
         raise MediaError(path, f"holds no {kind}")
