@@ -65,6 +65,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "avworld": "avalign.data.avworld:AvWorld",
         "paired_folder": "avalign.data.paired_folder:PairedFolder",
         "manifest": "avalign.data.manifest:Manifest",
+        "shards": "avalign.data.shards:Shards",
     },
     "dataset": {
         "vgg_ss": "avalign.avfit.vgg_ss:VggSs",

@@ -204,23 +204,23 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
         _note_loaded(run, model)
     objective = build_objective(recipe)
     trained = trained_parts(recipe)
-    first_draw = 0
+    first: dict[str, int] = {}
     for number, (stage, args) in enumerate(zip(recipe.train.stages, arguments, strict=True)):
         folder = Path(args.output_dir)
         done = folder / "done"
+        draws = Draws(
+            source,
+            stage.tasks,
+            seed=(recipe.seed, number),
+            first=first,
+            count=stage.steps * recipe.train.batch_size,
+            collator=model.collator(),
+            on_error=recipe.data.on_error,
+        )
         if (done / COMPLETE).exists():
             _load(done, model, objective, trained)
         else:
             set_seed(recipe.seed + 1 + number)  # a stage depends on its seed and the weights it starts from
-            draws = Draws(
-                source,
-                stage.tasks,
-                seed=(recipe.seed, number),
-                first=first_draw,
-                count=stage.steps * recipe.train.batch_size,
-                collator=model.collator(),
-                on_error=recipe.data.on_error,
-            )
             trainer = StageTrainer(
                 recipe=recipe,
                 stage=stage,
@@ -245,7 +245,7 @@ def _train_stages(recipe: Recipe, run: Path) -> None:
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
             trainer.accelerator.wait_for_everyone()
-        first_draw += stage.steps * recipe.train.batch_size
+        first = draws.after()
     if _is_first_process():
         _save(run / "model", model, objective, trained)
         write_whole(run / "model" / COMPLETE, "")

@@ -49,11 +49,11 @@ def vgg_sound() -> dict[str, str]:
 
 
 def test_every_name_and_mid_is_one_of_the_data_sets(classes: Classes) -> None:
-    lists = {"openimages": open_images(), "audioset": audio_set(), "vggsound": vgg_sound()}
+    lists = {"openimages": open_images(), "audioset": audio_set(), "vgg_sound": vgg_sound()}
     lists |= {"pascal_voc": dict.fromkeys(VOC, ""), "esc50": dict.fromkeys(ESC_50, "")}
     assert {name: len(known) for name, known in lists.items() if name != "audioset"} == {
         "openimages": 601,
-        "vggsound": 309,
+        "vgg_sound": 309,
         "pascal_voc": 20,
         "esc50": 50,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalign.avfit.annotation import Event, Picture, Problem, Reading, Recording, Thing
+from avalign.avfit.audioset import AudioSet
 from avalign.avfit.chance import Dice, Pairs, Turns, dealt
 from avalign.avfit.classes import NOTHING, Classes
 from avalign.avfit.pools import PicturePool, RecordingPool
 from avalign.errors import AvalignError
+from tests.avfit import excerpt
 from tests.avfit_pairs import CLASSES, TABLE, World, picture, readings, recording, world
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -87,6 +90,15 @@ def test_what_has_no_class_is_counted_by_its_name() -> None:
         "unknown": {"gnu": 2, "yak": 1},
         "problems": {"no box": 1},
     }
+
+
+def test_things_and_events_are_found_by_their_mids() -> None:
+    classes = Classes.read()
+    shown = Picture("p", "train", "p.jpg", (Thing("Hund", WHOLE, "/m/0bt9lr"),))
+    sound = Recording("r", "train", "r.wav", (Event("Gebell", None, "/m/05tny_"),))
+    dog = classes.numbers["dog"]
+    assert PicturePool.build(readings([shown]), classes).classes_of(0) == [dog]
+    assert RecordingPool.build(readings([sound]), classes).classes_of(0) == [dog]
 
 
 def test_a_frame_of_a_video_and_a_part_of_a_file() -> None:
@@ -223,3 +235,15 @@ def test_dice_fall_evenly() -> None:
     firsts = Counter(Dice(7, number).below(6) for number in range(6000))
     assert max(firsts.values()) < 1150
     assert all(2.0 <= dice.between(2.0, 3.0) < 3.0 for _ in range(100))
+
+
+def test_published_recordings_are_all_accounted_for(tmp_path: Path) -> None:
+    for name in ("class_labels_indices.csv", "balanced_train_segments.csv"):
+        shutil.copy(excerpt(f"audioset/{name}"), tmp_path)
+    read = AudioSet(splits={"balanced_train": "train"}).read(tmp_path)
+    pool = RecordingPool.build(read, Classes.read(), below="audioset/")
+    counts = pool.counts
+    assert counts["items"] == counts["items refused"] + counts["without a class"] + counts["kept"] == 400
+    assert len(pool) > 350
+    assert "Wind" in counts["unknown"]
+    assert not {"Dog", "Speech", "Car", "Music"} & counts["unknown"].keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,9 +39,12 @@ class Numbers:
 
 
 def drawn(source: Any = None, tasks: dict[str, float] | None = None, **settings: Any) -> Draws:
-    defaults = {"seed": (0, 0), "first": 0, "count": 40}
+    defaults = {"seed": (0, 0), "count": 40}
     tasks = {"arig": 1.0, "igatl": 2.0, "avqa": 1.0} if tasks is None else tasks
     return Draws(source or Numbers(), tasks, collator=letters(), **{**defaults, **settings})
+
+
+ONE = {"arig": 1.0}  # its samples' numbers are the draws'
 
 
 def odd_are_bad(index: int) -> str | None:
@@ -84,11 +88,17 @@ def test_other_seeds_and_stages_draw_other_tasks() -> None:
 
 
 def test_a_stage_goes_on_where_the_one_before_ended() -> None:
-    whole = [drawn(count=9)[k][0].id for k in range(9)]
-    assert whole == [str(k) for k in range(9)]
-    later = drawn(first=6, count=3)
-    assert [later[k][0].id for k in range(3)] == whole[6:]
-    assert len(later) == 3
+    """Every task's samples by their numbers, none twice and none left out, whatever the stages' mixtures."""
+    data = drawn(count=300)
+    stages = [data, drawn(first=data.after(), count=70, tasks={"igatl": 1, "avcap": 2}, seed=(0, 1))]
+    stages.append(drawn(first=stages[1].after(), count=130, seed=(0, 2)))
+    seen: dict[str, list[int]] = {}
+    for stage in stages:
+        for sample, _ in map(stage.__getitem__, range(len(stage))):
+            seen.setdefault(sample.task, []).append(int(sample.id))
+    assert set(seen) == {"arig", "igatl", "avqa", "avcap"}
+    assert all(numbers == list(range(len(numbers))) for numbers in seen.values())
+    assert stages[2].after() == {task: len(numbers) for task, numbers in seen.items()}
 
 
 # -- the mixture ---------------------------------------------------------------------------------------------
@@ -102,11 +112,14 @@ def test_tasks_are_drawn_in_the_shares_of_their_weights() -> None:
     assert chisquare([counted[task] for task in ("arig", "igatl", "avqa")], expected).pvalue > 1e-3
 
 
-def test_the_task_does_not_go_with_the_index() -> None:
-    """Sources turn their question types with the index: a task at every fourth would see one type only."""
-    data = drawn(tasks={"arig": 1, "avfc": 1}, count=800)
-    remainders = Counter(int(s.id) % 4 for s, _ in map(data.__getitem__, range(800)) if s.task == "avfc")
-    assert chisquare([remainders[k] for k in range(4)]).pvalue > 1e-3
+def test_no_process_sees_one_task_more_than_another() -> None:
+    """Processes take every second draw, or runs of draws: two tasks in turn would be one for each process."""
+    data = drawn(tasks={"arig": 1, "avfc": 1}, count=2000)
+    tasks = [data[number][0].task for number in range(2000)]
+    counted = Counter((task, number % 2) for number, task in enumerate(tasks))
+    assert chisquare(list(counted.values())).pvalue > 1e-3
+    same = sum(one == two for one, two in pairwise(tasks))
+    assert 900 < same < 1100
 
 
 def test_a_mixture_of_nothing_is_refused() -> None:
@@ -124,15 +137,15 @@ def test_a_mixture_of_nothing_is_refused() -> None:
 def test_a_bad_sample_stops_the_run_unless_told_otherwise(
     why: str, error: type[Exception], said: str
 ) -> None:
-    data = drawn(Numbers(lambda index: why if index == 3 else None))
+    data = drawn(Numbers(lambda index: why if index == 3 else None), tasks=ONE)
     assert data[2][0].id == "2"
     with pytest.raises(error, match=said):
         data[3]
 
 
 def test_a_skipped_sample_is_named_with_its_reason_and_another_is_drawn() -> None:
-    data = drawn(Numbers({3: "media", 5: "box"}.get), on_error="skip")
-    plain = drawn()
+    data = drawn(Numbers({3: "media", 5: "box"}.get), on_error="skip", tasks=ONE)
+    plain = drawn(tasks=ONE)
     found = [data[number] for number in range(8)]
     for number, (sample, skipped) in enumerate(found):
         if number not in (3, 5):
@@ -146,7 +159,7 @@ def test_a_skipped_sample_is_named_with_its_reason_and_another_is_drawn() -> Non
 
 
 def test_every_sample_that_was_passed_over_is_named() -> None:
-    data = drawn(Numbers(odd_are_bad), on_error="skip", count=200)
+    data = drawn(Numbers(odd_are_bad), on_error="skip", count=200, tasks=ONE)
     lengths = Counter(len(data[number][1]) for number in range(200))
     assert lengths[0] == 100  # the even ones
     assert max(lengths) > 2  # half of what is drawn instead is bad again
@@ -173,7 +186,7 @@ def test_when_nothing_can_be_used_it_gives_up_and_names_the_last(monkeypatch: py
         return "media"
 
     with pytest.raises(AvalignError) as caught:
-        drawn(Numbers(bad), on_error="skip")[7]
+        drawn(Numbers(bad), on_error="skip", tasks=ONE)[7]
     assert asked[0] == 7
     assert len(asked) == ATTEMPTS
     assert str(caught.value) == (
@@ -182,4 +195,4 @@ def test_when_nothing_can_be_used_it_gives_up_and_names_the_last(monkeypatch: py
     asked.clear()
     monkeypatch.setattr(draws, "ATTEMPTS", 3)
     with pytest.raises(AvalignError, match="3 samples in a row"):
-        drawn(Numbers(bad), on_error="skip")[7]
+        drawn(Numbers(bad), on_error="skip", tasks=ONE)[7]

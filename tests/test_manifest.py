@@ -6,6 +6,7 @@ import json
 import pickle
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.stats import chisquare
 
 from avalign.batch import TASKS
 from avalign.collate import check
 from avalign.data.manifest import Manifest
-from avalign.data.manifest.record import FIELDS, Record, to_json, write
+from avalign.data.manifest.record import FIELDS, SPLITS, Record, from_checked, from_json, to_json, write
 from avalign.data.manifest.shuffle import shuffled
+from avalign.data.manifest.table import Table
 from avalign.data.media import MediaError
 from avalign.errors import AvalignError
 from avalign.grammar import write_box, write_interval
@@ -155,6 +158,29 @@ def test_the_order_is_one_to_one(count: int, key: tuple[int, ...]) -> None:
     assert sorted(shuffled(place, count, key) for place in range(count)) == list(range(count))
 
 
+@pytest.mark.parametrize("count", [2, 3, 7, 24, 97])
+def test_every_place_lands_everywhere_and_apart_from_its_neighbour(count: int) -> None:
+    """Over keys: where a place lands is uniform, and so is where the next lands from there."""
+    keys = 40 * count
+    landed = Counter(shuffled(count // 2, count, (7, 1, key)) for key in range(keys))
+    assert chisquare([landed[k] for k in range(count)]).pvalue > 1e-4
+    apart = Counter(
+        (shuffled(1, count, (8, key)) - shuffled(0, count, (8, key))) % count for key in range(keys)
+    )
+    assert apart[0] == 0
+    if count > 2:
+        assert chisquare([apart[k] for k in range(1, count)]).pvalue > 1e-4
+
+
+def test_orders_of_near_keys_are_no_kin() -> None:
+    places = {
+        key: np.array([shuffled(k, 2000, key) for k in range(2000)]) for key in [(0, 1), (1, 0), (0, 2)]
+    }
+    for one, other in combinations(places.values(), 2):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
+        assert (one == other).sum() < 8, "one is expected"
+
+
 def test_the_order_looks_random() -> None:
     """Every place is as likely as any other, and neighbours do not stay together."""
     landed = Counter(shuffled(3, 10, (seed, 0, 0)) for seed in range(4000))
@@ -251,9 +277,80 @@ def test_an_index_is_made_once_and_cannot_be_half_there(
     write(records(), tmp_path / "made.jsonl")
     opened(tmp_path)
     monkeypatch.setattr(
-        "avalign.data.manifest.table.from_json", lambda _: pytest.fail("every line is read again")
+        "avalign.data.manifest.index.from_json", lambda _: pytest.fail("every line is read again")
     )
     assert len(opened(tmp_path).table) == len(records())
+
+
+def test_a_manifest_that_is_written_anew_while_it_is_open_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Rather than read from places where its lines began before."""
+    write(records(), tmp_path / "made.jsonl")
+    source = opened(tmp_path)
+    write(records()[::-1], tmp_path / "made.jsonl")
+    with pytest.raises(AvalignError, match=r"made\.jsonl: was changed since it was indexed"):
+        source.table[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_index_is_the_same_however_the_file_is_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Stretches end within lines, at their ends, and in blank ones; an error names the line all the same."""
+    monkeypatch.setattr("avalign.data.manifest.index.STRETCH", 700)
+    sources = [replace(r, source=f"s{k % 3 + k // 40}") for k, r in enumerate(records())]
+    write(sources, tmp_path / "made.jsonl")
+    spaced = (tmp_path / "made.jsonl").read_text().replace("\n", "\n\n \n")
+    (tmp_path / "spaced.jsonl").write_text(spaced)
+    for file in ("made", "spaced"):
+        monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / f"cache-{file}"))
+        table = Table(tmp_path / f"{file}.jsonl", workers=workers)
+        assert list(table) == sources
+        assert [table.sources[k] for k in table.source] == [record.source for record in sources]
+        assert [SPLITS[k] for k in table.split] == [record.split for record in sources]
+        assert [TASKS[k] for k in table.task] == [record.task for record in sources]
+    (tmp_path / "spaced.jsonl").write_text(spaced + line(task="asdf") + "\n" + line(id=""))
+    with pytest.raises(AvalignError, match=rf"spaced\.jsonl:{3 * len(sources) + 1}: .*no task 'asdf'"):
+        Table(tmp_path / "spaced.jsonl", workers=workers)
+
+
+def test_a_line_that_begins_where_a_stretch_does_is_indexed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line(id=f"number-{k}") + "\n" for k in range(6)]
+    (tmp_path / "made.jsonl").write_text("".join(lines))
+    for more in (-1, 0, 1, len(lines[0])):
+        monkeypatch.setattr("avalign.data.manifest.index.STRETCH", len(lines[0]) + more)
+        monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / f"cache{more}"))
+        assert [record.id for record in Table(tmp_path)] == [f"number-{k}" for k in range(6)]
+
+
+@quick
+@given(st.data())
+def test_a_line_that_was_checked_is_read_as_when_it_was(data: st.DataObject) -> None:
+    """from_checked leaves checks out and nothing else; no record shares what another may change."""
+    made = data.draw(st.sampled_from(records(2)))
+    changes = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "slots": st.just({"class": "dog", "box": [0.1, 0.2, 0.3, 0.4]}),
+                "boxes": st.just(()),
+                "references": st.just(("a", "b")),
+                "provenance": st.just({}),
+                "frame_times": st.just((0.5, 1.5)),
+                "consensus": st.just(2),
+                "image": st.just("b.mp4"),
+                "instruction": st.sampled_from(["", '<image> \u00e9\u2028"?']),
+            },
+        )
+    )
+    made = replace(made, **({"image": "b.mp4"} | changes))
+    kept = to_json(made).encode()
+    one, other = from_checked(kept), from_checked(kept)
+    assert one == other == from_json(kept) == made
+    assert hash(one.boxes) == hash(made.boxes)
+    assert one.slots is not other.slots
+    assert one.provenance is not other.provenance
 
 
 def test_it_goes_to_a_loader_process_and_back(folder: Path) -> None:

@@ -331,7 +331,8 @@ def manifest(folder: Path, seed: int = 0) -> Manifest:
         for split in ("train", "val", "test")
         for k in range(12)
     ]
-    write(made, folder / "made.jsonl")
+    if not (folder / "made.jsonl").exists():  # opened before, it must not change
+        write(made, folder / "made.jsonl")
     source = Manifest()
     source.prepare(str(folder), seed=seed)
     return source

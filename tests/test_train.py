@@ -523,6 +523,11 @@ class WithBadFiles(AvWorld):
 
 BAD = f"data.source={{name: '{__name__}:WithBadFiles', train: 40, val: 20, test: 20}}"
 
+ONE_TASK = (  # a sample's number is its draw's
+    f"train.stages=[{{name: align, steps: {ALIGN}, tasks: {{arig: 1.0}}, "
+    f"weights: {{language_modelling: 0}}}}, {{name: answer, steps: {ANSWER}, tasks: {{arig: 1.0}}}}]"
+)
+
 
 def test_a_bad_file_stops_the_run_by_its_name(quick: Any) -> None:
     with pytest.raises(MediaError, match=r"clips/3\.wav: holds no audio samples"):
@@ -532,7 +537,7 @@ def test_a_bad_file_stops_the_run_by_its_name(quick: Any) -> None:
 def test_bad_files_are_left_out_counted_and_listed_when_asked(
     quick: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = quick(BAD, "data.on_error=skip")
+    run = quick(BAD, ONE_TASK, "data.on_error=skip")
     rows = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
     assert rows == [
         {"stage": None, "step": 0, "why": "images/0.jpg: no such file"},

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from avalign.avfit.chance import Pairs, Turns, key_of
 from avalign.avfit.classes import Classes
-from avalign.avfit.pools import PicturePool, RecordingPool, merged
+from avalign.avfit.intervals import covered
+from avalign.avfit.pools import PicturePool, RecordingPool
 from avalign.grammar import Box, Interval
 
 ATTEMPTS = 32  # pairs of a class that are tried before another class is
@@ -175,4 +176,4 @@ class Matches:
                 if time is None:
                     return None
                 found.append(time)
-        return merged(found) if len(found) > 1 else found
+        return list(covered(found)) if len(found) > 1 else found

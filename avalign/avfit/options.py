@@ -29,13 +29,11 @@ def checked_pattern(option: str, pattern: str, known: Collection[str]) -> str:
     """The pattern, if its fields are known ones. option: "openimages: image", for the error that says else"""
     try:
         used = fields_of(pattern)
+        for name in sorted(used - set(known)):
+            raise AvalignError(f"{option}: {pattern!r} has no field {name!r} to fill.{suggest(name, known)}")
         pattern.format_map(dict.fromkeys(known, "name"))  # a "{name:d}" shows here
-    except KeyError:
-        pass  # said below, with what is known
-    except (ValueError, IndexError, AttributeError, TypeError) as error:
+    except (ValueError, IndexError, AttributeError, TypeError, KeyError) as error:
         raise AvalignError(f"{option}: {pattern!r} is no pattern of a file's name: {error}") from error
-    for name in sorted(used - set(known)):
-        raise AvalignError(f"{option}: {pattern!r} has no field {name!r} to fill.{suggest(name, known)}")
     if not used:
         raise AvalignError(f"{option}: {pattern!r} names the same file for all.{suggest('', known)}")
     return pattern

@@ -20,6 +20,7 @@ import numpy as np
 
 from avalign.avfit.annotation import Picture, Reading, Recording
 from avalign.avfit.classes import NOTHING, Classes
+from avalign.avfit.intervals import covered
 from avalign.avfit.packed import Arrays, Lists, ListsMade, Texts, TextsMade, opened, save
 from avalign.data.manifest.record import SPLITS
 from avalign.errors import AvalignError
@@ -255,7 +256,7 @@ class RecordingPool(_Pool):
                     own = [(a, b) for k, a, b in found if classes.kinds[c] >> k & 1]
                     if all(a != UNKNOWN for a, _ in own):
                         made.list("timed", recording.split, c)
-                        if sum(b - a for a, b in merged(own)) < ALL_ALONG * length:
+                        if sum(b - a for a, b in covered(own)) < ALL_ALONG * length:
                             made.list("now_and_then", recording.split, c)
                 made.add(recording, [c for c, _, _ in found])
                 for _, start, end in found:
@@ -290,17 +291,6 @@ class RecordingPool(_Pool):
     def now_and_then(self, split: str, c: int) -> memoryview:
         """Those of these in which it is not heard all along."""
         return self._of("now_and_then", split, c)
-
-
-def merged(intervals: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Intervals that overlap or touch as one, in order."""
-    found: list[tuple[Any, Any]] = []
-    for start, end in sorted(intervals):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        else:
-            found.append((start, end))
-    return found
 
 
 def _millionths(box: Box) -> tuple[int, int, int, int]:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from avalign.batch import Batch, Sample
 from avalign.collate import Collator, SampleError
 from avalign.data.media import MediaError
+from avalign.data.mixture import Mixture
 from avalign.errors import AvalignError
 
 ATTEMPTS = 50  # bad draws in a row after which the data, not a sample, is at fault
@@ -22,10 +23,10 @@ Drawn = tuple[Sample, list[str]]
 
 
 class Draws(Dataset[Drawn]):
-    """`count` training samples of a mixture of tasks.
+    """`count` training samples of a mixture of tasks; each task's samples in the order of their numbers.
 
     tasks: task -> weight in the mixture
-    first: number of the first draw, so that stages go on where the one before ended
+    first: task -> number of its first sample, so that stages go on where the one before ended; 0 if not given
     on_error: "raise", or "skip": a bad sample is left out for the next one drawn, and named with its reason
     """
 
@@ -35,17 +36,17 @@ class Draws(Dataset[Drawn]):
         tasks: Mapping[str, float],
         *,
         seed: Sequence[int],
-        first: int,
         count: int,
         collator: Collator,
+        first: Mapping[str, int] | None = None,
         on_error: str = "raise",
     ) -> None:
-        self.source, self.seed, self.first, self.count = source, tuple(seed), first, count
+        self.source, self.seed, self.first, self.count = source, tuple(seed), dict(first or {}), count
         self.collator, self.on_error = collator, on_error
-        self.names = [task for task, weight in tasks.items() if weight > 0]
-        weights = np.array([tasks[task] for task in self.names], dtype=float)
-        if not self.names:
+        if not any(weight > 0 for weight in tasks.values()):
             raise AvalignError("a stage has no task of weight above 0")
+        self.mixture = Mixture(tasks, self.seed)
+        weights = np.array([tasks[task] for task in self.mixture.names], dtype=float)
         self.shares = weights / weights.sum()
 
     def __len__(self) -> int:
@@ -53,11 +54,15 @@ class Draws(Dataset[Drawn]):
 
     def __getitem__(self, number: int) -> Drawn:
         """The sample, and what was skipped before it was found."""
-        rng = np.random.default_rng((*self.seed, number))
+        task, index = self.mixture[number]
+        index += self.first.get(task, 0)
+        rng = None
         skipped: list[str] = []
-        for attempt in range(ATTEMPTS):
-            task = self.names[int(rng.choice(len(self.names), p=self.shares))]
-            index = self.first + number if attempt == 0 else int(rng.integers(2**31))
+        for _ in range(ATTEMPTS):
+            if skipped:  # any other: the next of its task may be another draw's
+                rng = np.random.default_rng((*self.seed, number, 1)) if rng is None else rng
+                task = self.mixture.names[int(rng.choice(len(self.shares), p=self.shares))]
+                index = int(rng.integers(2**31))
             try:
                 sample = self.source.sample("train", task, index)
                 self.collator.check(sample)
@@ -68,6 +73,11 @@ class Draws(Dataset[Drawn]):
             else:
                 return sample, skipped
         raise AvalignError(f"{ATTEMPTS} samples in a row cannot be used; the last: {skipped[-1]}")
+
+    def after(self) -> dict[str, int]:
+        """What `first` has to be for draws that go on behind these."""
+        drawn = self.mixture.before(self.count)
+        return {task: self.first.get(task, 0) + drawn.get(task, 0) for task in {**self.first, **drawn}}
 
     def collate(self, drawn: Sequence[Drawn]) -> dict[str, Batch | list[str]]:
         """What the trainer is given: the batch, and what was skipped on the way to it."""

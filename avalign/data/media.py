@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +15,30 @@ from avalign.errors import AvalignError
 END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: annotations are rounded
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A media file that lies within another one. `name`: where, for people; `content`: reads all of it."""
+
+    name: str
+    content: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MediaFile = str | Path | Stored
+
+
 class MediaError(AvalignError):
     """A picture or sound that cannot be used: `file` is where, `why` is what is wrong with it."""
 
-    def __init__(self, file: str | Path, why: str) -> None:
+    def __init__(self, file: MediaFile, why: str) -> None:
         super().__init__(f"{file}: {why}")
         self.file = str(file)
         self.why = why
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: MediaFile) -> np.ndarray:
     """The picture as it is meant to be seen: (height, width, 3) uint8, EXIF rotation applied.
 
     Greyscale, palette and CMYK become RGB; transparent pixels are laid over black. A file that is
@@ -34,7 +50,7 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as stored:
+            with Image.open(openable(path)) as stored:
                 upright = ImageOps.exif_transpose(stored)
                 if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255, not scale them
                     return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
@@ -48,7 +64,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
 
 
-def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> tuple[np.ndarray, int]:
+def read_audio(path: MediaFile, start: float = 0.0, end: float | None = None) -> tuple[np.ndarray, int]:
     """The sound mixed down to one channel, (samples,) float32 in [-1, 1], and its rate in Hz.
 
     start, end: the part that is meant, in seconds; to the file's end when not given
@@ -61,7 +77,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
 
     _must_be_a_file(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(openable(path)) as file:
             rate = int(file.samplerate)
             first, last = round(start * rate), file.frames if end is None else round(end * rate)
             if (first and first >= file.frames) or last > file.frames + END_SLACK * rate:
@@ -76,7 +92,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     return audio.mean(axis=1), rate
 
 
-def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+def read_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
     """The frames that a video shows at these seconds: (k, height, width, 3) uint8. Or MediaError."""
     from avalign.data.video import decode_frames
 
@@ -84,13 +100,13 @@ def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
     return decode_frames(path, times)
 
 
-def seconds_of(path: str | Path) -> float:
+def seconds_of(path: MediaFile) -> float:
     """How long a sound lasts, by its file's header alone. MediaError names a file that does not say."""
     import soundfile
 
     _must_be_a_file(path)
     try:
-        found = soundfile.info(path)
+        found = soundfile.info(openable(path))
         return float(found.frames) / float(found.samplerate)
     except soundfile.SoundFileError as error:
         from avalign.data.video import audio_seconds
@@ -98,7 +114,7 @@ def seconds_of(path: str | Path) -> float:
         return audio_seconds(path, f"cannot be decoded as audio: {error}")
 
 
-def check_audio(audio: np.ndarray, name: str | Path) -> None:
+def check_audio(audio: np.ndarray, name: MediaFile) -> None:
     """MediaError that names `name` if there are no samples, or if some are NaN or infinite."""
     if audio.shape[0] == 0:
         raise MediaError(name, "holds no audio samples")
@@ -125,7 +141,14 @@ def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(audio, (0, samples - audio.shape[0]))
 
 
-def _must_be_a_file(path: str | Path) -> None:
+def openable(path: MediaFile) -> str | BytesIO:
+    """What decoders open: a file's name, or the bytes of one that lies within another."""
+    return BytesIO(path.content()) if isinstance(path, Stored) else str(path)
+
+
+def _must_be_a_file(path: MediaFile) -> None:
+    if isinstance(path, Stored):
+        return
     if not Path(path).is_file():
         raise MediaError(path, "is a folder, not a file" if Path(path).is_dir() else "no such file")
     if Path(path).stat().st_size == 0:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avalign.data.media import END_SLACK, MediaError, too_short
+from avalign.data.media import END_SLACK, MediaError, MediaFile, openable, too_short
 
 
-def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+def decode_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
     """For each time, in seconds from the start, the last frame that begins by then: (k, h, w, 3) uint8.
 
     Within END_SLACK of the end the last frame is taken; a time behind that raises MediaError.
@@ -23,7 +22,7 @@ def decode_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
         return np.stack([_upright(_shown_at(container, stream, time, path)) for time in times])
 
 
-def _shown_at(container: Any, stream: Any, time: float, path: str | Path) -> Any:
+def _shown_at(container: Any, stream: Any, time: float, path: MediaFile) -> Any:
     begin = stream.start_time or 0
     container.seek(begin + int(Fraction(time) / stream.time_base), stream=stream, backward=True)
     best, seen = None, 0.0
@@ -42,7 +41,7 @@ def _shown_at(container: Any, stream: Any, time: float, path: str | Path) -> Any
     return best
 
 
-def decode_audio(path: str | Path, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
+def decode_audio(path: MediaFile, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
     """Sound from `start` to `end` seconds: (samples, channels) float32 in [-1, 1] and its rate in Hz.
 
     why_not: why the file is being tried as a video, said when it is none either
@@ -81,7 +80,7 @@ def decode_audio(path: str | Path, start: float, end: float | None, why_not: str
         return np.concatenate(pieces).astype(np.float32), rate
 
 
-def audio_seconds(path: str | Path, why_not: str) -> float:
+def audio_seconds(path: MediaFile, why_not: str) -> float:
     """How long a file's sound lasts, as its header says. why_not: as for `decode_audio`"""
     with _opened(path, why_not) as container:
         stream = _stream(container, "audio", path)
@@ -93,18 +92,18 @@ def audio_seconds(path: str | Path, why_not: str) -> float:
 
 
 @contextmanager
-def _opened(path: str | Path, why_not: str) -> Iterator[Any]:
+def _opened(path: MediaFile, why_not: str) -> Iterator[Any]:
     """The file's container; whatever PyAV says of it, now or while it is decoded, becomes a MediaError."""
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(openable(path)) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise MediaError(path, f"{why_not}; PyAV: {error}") from error
 
 
-def _stream(container: Any, kind: str, path: str | Path) -> Any:
+def _stream(container: Any, kind: str, path: MediaFile) -> Any:
     found = getattr(container.streams, kind)
     if not found:
         raise MediaError(path, f"holds no {kind}")

@@ -20,6 +20,7 @@ from tests.test_encoders_audio import TINY_AST, TINY_WAVEFORM, TINY_WHISPER
 from tests.test_encoders_clip import TINY_TOWER
 from tests.test_encoders_pretrained import TINY_CLAP
 from tests.test_manifest import write_manifest
+from tests.test_shards import write_shards
 
 TEXTS = [f"Which object makes the sound? [dog, 0.1{k}, 0.2{k}, 0.5{k}, 0.9{k}] True False" for k in range(10)]
 
@@ -51,6 +52,7 @@ TINY: dict[tuple[str, str], Callable[[Path], dict[str, Any]]] = {
         **{"seconds": 2.0, "canvas": 64, "sample_rate": 8000},
     },
     ("source", "manifest"): lambda folder: {"root": str(write_manifest(folder / "manifest"))},
+    ("source", "shards"): lambda folder: {"root": str(write_shards(folder))},
 }
 
 # What build.py wires into each kind, beside its options.

@@ -3,66 +3,70 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from avalign.batch import TASKS, Sample
+from avalign.batch import Sample
+from avalign.data.manifest.order import Order, Records
 from avalign.data.manifest.phrasings import Phrasings, fill
-from avalign.data.manifest.record import SPLITS, Record
-from avalign.data.manifest.shuffle import shuffled
+from avalign.data.manifest.record import Record, asking
 from avalign.data.manifest.table import Table
-from avalign.data.media import read_audio, read_frames, read_image
-from avalign.errors import AvalignError, suggest
+from avalign.data.media import MediaFile, read_audio, read_frames, read_image
+from avalign.errors import AvalignError
+from avalign.recipe import NonNegative
 
 
 class Manifest:
     """Samples listed in JSONL or Parquet files, one record each (its fields: manifest/record.py).
 
-    `data.root` is the folder of those files, or one of them. The list stays on disk, mapped into memory, so
+    `data.root` is the folder of those files, or one of them. The list stays on disk, so
     that millions of records open at once. Training goes through each task's records in random order, all of
     them before any comes again; validation and test take them in the files' order. A record that brings no
     instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
     adds to them): another one whenever training comes to it again, always the same in validation and test.
 
-    media: folder that the records' paths start from; the manifest's own when not given
+    Of the sources of a task's records, training draws each as often as it has records, or by `sources`. All
+    of a source's records are seen before any comes again.
+
+    media:   folder that the records' paths start from; the manifest's own when not given
+    sources: source -> weight in the draws of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
+             training has to have one, 0 leaves it out. By its number of records when not given
     """
 
-    def __init__(self, *, media: str | None = None) -> None:
-        self.media = media
+    def __init__(self, *, media: str | None = None, sources: dict[str, NonNegative] | None = None) -> None:
+        self.media, self.sources = media, sources
         self.on_error = "raise"
         self.skipped: list[str] = []
         self.tasks: tuple[str, ...] = ()
-        self.seed = 0
-        self._rows: dict[tuple[str, str], np.ndarray] = {}
+        self.table: Records
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
         """Open the files under `root` and note which record belongs to which split and task."""
         if root is None:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
         place = Path(root)
-        self.table, self.seed = Table(place, _told), seed
         beside = place if place.is_dir() else place.parent
         self.folder = Path(self.media) if self.media else beside
+        self._open(Table(place, _told, workers=workers), beside, seed)
+
+    def _open(self, table: Records, beside: Path, seed: int) -> None:
+        """beside: the folder whose phrasings.yaml adds to the phrasings"""
+        self.table, self.seed = table, seed
         self.phrasings = Phrasings(beside)
-        self._rows = {
-            (split, task): np.flatnonzero((self.table.split == i) & (self.table.task == j))
-            for i, split in enumerate(SPLITS)
-            for j, task in enumerate(TASKS)
-        }
-        self.tasks = tuple(task for task in TASKS if any(len(self._rows[s, task]) for s in SPLITS))
+        self.order = Order(table, self.sources, seed)
+        self.tasks = self.order.tasks
 
     def size(self, split: str, task: str) -> int:
         """How many records a split has of a task."""
-        return len(self._rows.get((split, task), ()))
+        return self.order.size(split, task)
 
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Record `index` of a task, its media decoded. MediaError names a file that cannot be used.
 
         In training `index` goes on for ever: when all were seen they come again in another order.
         """
-        return self._decoded(self.record(split, task, index))
+        return self._decoded(*self._at(split, task, index))
 
     def truth(self, split: str, task: str, index: int) -> Sample:
         """The same sample without its picture and sound: their files need not be there."""
@@ -70,36 +74,29 @@ class Manifest:
 
     def record(self, split: str, task: str, index: int) -> Record:
         """Record `index` of a task, as `sample` counts them, with the instruction it is asked in."""
-        if split not in SPLITS:
-            raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")
-        count = self.size(split, task)
-        if count == 0:
-            raise AvalignError(f"manifest: no records of task {task!r} in split {split!r}. {self._counted()}")
-        seed, epoch = None, 0
-        if split == "train":
-            seed = self.seed
-            epoch, place = divmod(index, count)
-            place = shuffled(place, count, key=(seed, TASKS.index(task), epoch))
-        elif index < count:
-            place = index
-        else:
-            raise AvalignError(
-                f"manifest: split {split!r} has {count} records of task {task!r}, number {index} was asked "
-                f"for. {self._counted()}"
-            )
-        record = self.table[self._rows[split, task][place]]
-        return replace(record, instruction=self.phrasings.instruction(record, seed=seed, epoch=epoch))
+        return self._at(split, task, index)[0]
 
-    def _decoded(self, record: Record) -> Sample:
+    def _at(self, split: str, task: str, index: int) -> tuple[Record, int]:
+        number, epoch = self.order.at(split, task, index)
+        record = self.table[number]
+        seed = self.seed if split == "train" else None
+        return asking(record, self.phrasings.instruction(record, seed=seed, epoch=epoch)), number
+
+    def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
+        """The picture and the sound of a record, which is `number` in the table."""
+        image, audio = (None if path is None else self.folder / path for path in (record.image, record.audio))
+        return image, audio
+
+    def _decoded(self, record: Record, number: int) -> Sample:
+        seen, heard = self.files(record, number)
         image = audio = None
         rate = 16_000
-        if record.image is not None:
-            file = self.folder / record.image
-            image = read_frames(file, record.frame_times) if record.frame_times else read_image(file)
+        if seen is not None:
+            image = read_frames(seen, record.frame_times) if record.frame_times else read_image(seen)
             if len(record.frame_times) == 1:
                 image = image[0]
-        if record.audio is not None:
-            audio, rate = read_audio(self.folder / record.audio, record.audio_start or 0.0, record.audio_end)
+        if heard is not None:
+            audio, rate = read_audio(heard, record.audio_start or 0.0, record.audio_end)
         return self.question(record, image, audio, rate)
 
     def question(
@@ -137,7 +134,7 @@ class Manifest:
         found: list[str] = []
         asked: set[str] = set()
         for task in self.tasks:
-            rows = self._rows["train", task]
+            rows = self.order.rows("train", task)
             spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))
             for record in map(self.table.__getitem__, rows[spread]):
                 phrasings = [record.instruction] if record.instruction else self.phrasings.of(record)
@@ -148,12 +145,6 @@ class Manifest:
                 found += [fill(text, record) for text in fresh or [fullest]]
                 found += [record.response, *record.references]
         return found
-
-    def _counted(self) -> str:
-        counts = ", ".join(
-            f"{split} {task} {len(rows)}" for (split, task), rows in sorted(self._rows.items())
-        )
-        return f"There are: {counts}."
 
 
 def _told(file: Path, count: int) -> None:

@@ -143,6 +143,31 @@ def from_json(line: bytes | str) -> Record:
     return Record(**found)
 
 
+def from_checked(line: bytes) -> Record:
+    """As `from_json` in a third of the time, for a line that it has read. ValueError if it is no JSON."""
+    found = json.loads(line)
+    if "references" in found:
+        found["references"] = tuple(found["references"])
+    for name in ("boxes", "intervals"):
+        if name in found:
+            found[name] = tuple(map(tuple, found[name]))
+    if "frame_times" in found:
+        found["frame_times"] = tuple(found["frame_times"])
+    found["provenance"] = json.loads(found["provenance"]) if "provenance" in found else {}
+    found.setdefault("slots", {})  # its own: not the one that all records have by default
+    record = object.__new__(Record)  # not through its __init__, which would check once more
+    record.__dict__.update(DEFAULTS)
+    record.__dict__.update(found)
+    return record
+
+
+def asking(record: Record, instruction: str) -> Record:
+    """The record with another instruction: dataclasses.replace, without checking once more what stays."""
+    made = object.__new__(Record)
+    made.__dict__.update(record.__dict__, instruction=instruction)
+    return made
+
+
 def _texts(values: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
         raise ValueError("references: a list of texts is needed")

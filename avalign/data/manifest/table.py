@@ -1,29 +1,24 @@
 """A manifest's files as one table: the lines stay on disk, an index of where each begins is held in memory.
 
-The index (13 bytes a record) is made once, when every line is read and checked, and kept in the cache.
+The index (20 bytes a record) is made once, when every line is read and checked, and kept in the cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avalign.batch import TASKS
-from avalign.cache import cache_folder
-from avalign.data.manifest.record import SPLITS, VERSION, Record, from_json
+from avalign.data.manifest.index import Progress, index_of, kept
+from avalign.data.manifest.record import Record, from_checked
+from avalign.data.manifest.stretches import Stretches, state_of
 from avalign.errors import AvalignError
 from avalign.whole import unfinished
 
 ENDINGS = (".jsonl", ".parquet")
-COLUMNS = np.dtype([("begin", "<u8"), ("id", "<u8"), ("split", "u1"), ("task", "u1")])
-
-Progress = Callable[[Path, int], None]
 
 
 class Table:
@@ -31,21 +26,32 @@ class Table:
 
     root:     folder of .jsonl or .parquet files, or one such file
     progress: called with a file and the records read of it so far, while an index is made
+    workers:  processes that make an index
 
-    Arrays: split, task (n,) uint8, places in SPLITS and TASKS
+    Arrays: split, task (n,) uint8, places in SPLITS and TASKS; source (n,) uint16, places in `sources`
     """
 
-    def __init__(self, root: Path, progress: Progress = lambda file, count: None) -> None:
+    def __init__(
+        self, root: Path, progress: Progress = lambda file, count: None, *, workers: int = 1
+    ) -> None:
         self.root = root
-        self._maps: dict[int, mmap.mmap] = {}
-        self._files = [_as_lines(file) for file in files_of(root)]
-        indexes = [_index(file, progress) for file in self._files]
-        self._first = np.cumsum([0, *map(len, indexes)])
-        index = np.concatenate(indexes)
-        self.split, self.task, self._begin = (index[name].copy() for name in ("split", "task", "begin"))
-        self._refuse_repeated(index["id"])
+        files = [_as_lines(file) for file in files_of(root)]
+        self._lines = Stretches(files, [state_of(file) for file in files])
+        indexes = index_of(files, progress, workers)
+        self._first = np.cumsum([0, *(len(index.rows) for index in indexes)]).tolist()
+        self.sources = list(dict.fromkeys(name for index in indexes for name in index.sources))
+        rows = np.concatenate([index.rows for index in indexes])
+        self.split, self.task, self._begin = (rows[name].copy() for name in ("split", "task", "begin"))
+        places = {name: place for place, name in enumerate(self.sources)}
+        self.source = np.concatenate(
+            [np.array([places[name] for name in i.sources], np.uint16)[i.rows["source"]] for i in indexes]
+        )
+        self._refuse_repeated(rows["id"])
 
     def _refuse_repeated(self, hashes: np.ndarray) -> None:
+        hashes_in_order = np.sort(hashes)
+        if not (hashes_in_order[1:] == hashes_in_order[:-1]).any():
+            return
         order = np.argsort(hashes, kind="stable")
         for place in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
             one, two = self[order[place]].id, self[order[place + 1]].id
@@ -57,20 +63,20 @@ class Table:
 
     def line(self, number: int) -> bytes:
         """The line of record `number`, as it stands in its file."""
-        file = int(np.searchsorted(self._first, number, "right")) - 1
-        if file not in self._maps:
-            with open(self._files[file], "rb") as opened:
-                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        file = bisect_right(self._first, number) - 1
         begin = int(self._begin[number])
-        lines = self._maps[file]
-        end = lines.find(b"\n", begin)
-        return lines[begin : len(lines) if end < 0 else end]
+        last = number + 1 == self._first[file + 1]
+        end = self._lines.states[file][0] if last else int(self._begin[number + 1])
+        return self._lines.read(file, begin, end - begin).strip()  # blank lines may follow it
 
     def __getitem__(self, number: int) -> Record:
-        return from_json(self.line(number))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}  # every loader process opens its own
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no record {number} among {len(self)}")
+        try:
+            return from_checked(self.line(number))
+        except ValueError as error:
+            file = self._lines.files[bisect_right(self._first, number) - 1]
+            raise AvalignError(f"{file}: was changed since it was indexed: {error}") from error
 
 
 def files_of(root: Path) -> list[Path]:
@@ -89,36 +95,6 @@ def files_of(root: Path) -> list[Path]:
     return found
 
 
-def _index(file: Path, progress: Progress) -> np.ndarray:
-    """Where each record of a .jsonl file begins, its split and task, and a hash of its id. (n,) of COLUMNS"""
-    kept = _kept(file, ".npy")
-    if not kept.is_file():
-        rows = np.fromiter(_rows(file, progress), COLUMNS)
-        if not len(rows):
-            raise AvalignError(f"{file}: holds no record")
-        with unfinished(kept) as beside, open(beside, "wb") as opened:
-            np.save(opened, rows)
-    index: np.ndarray = np.load(kept)
-    return index
-
-
-def _rows(file: Path, progress: Progress) -> Iterator[tuple[int, int, int, int]]:
-    begin = count = 0
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.isspace():
-                try:
-                    record = from_json(line)
-                except AvalignError as error:
-                    raise AvalignError(f"{file}:{number}: {error}") from error
-                hashed = int.from_bytes(hashlib.blake2b(record.id.encode(), digest_size=8).digest(), "little")
-                yield begin, hashed, SPLITS.index(record.split), TASKS.index(record.task)
-                count += 1
-                if count % 100_000 == 0:
-                    progress(file, count)
-            begin += len(line)
-
-
 def _as_lines(file: Path) -> Path:
     """The same records as .jsonl: the file itself, or what the cache keeps of a Parquet file."""
     if file.suffix == ".jsonl":
@@ -130,16 +106,16 @@ def _as_lines(file: Path) -> Path:
         raise AvalignError(
             f"{file}: reading Parquet needs the package pyarrow: pip install pyarrow"
         ) from None
-    kept = _kept(file, ".jsonl")
-    if not kept.is_file():
+    lines_of_it = kept(file, ".jsonl")
+    if not lines_of_it.is_file():
         try:
-            with unfinished(kept) as beside, open(beside, "w", encoding="utf-8") as lines:
+            with unfinished(lines_of_it) as beside, open(beside, "w", encoding="utf-8") as lines:
                 for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
                     for row in rows.to_pylist():
                         lines.write(json.dumps(_without_nulls(row), ensure_ascii=False) + "\n")
         except pa.ArrowException as error:
             raise AvalignError(f"{file}: is not a Parquet file: {error}") from error
-    return kept
+    return lines_of_it
 
 
 def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
@@ -148,12 +124,3 @@ def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(full.get("slots"), dict):
         full["slots"] = {name: value for name, value in full["slots"].items() if value is not None}
     return full
-
-
-def _kept(file: Path, ending: str) -> Path:
-    """Where the cache keeps what is made of a file as it now is."""
-    state = file.stat()
-    name = f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {VERSION}"
-    return (
-        cache_folder() / "manifests" / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ending)
-    )

@@ -1,0 +1,72 @@
+"""Which of several things each draw takes: by their weights, decided by the draw's number, in no memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from avalign.errors import AvalignError
+
+BLOCK = 256  # draws that are put into random order together
+
+
+class Mixture:
+    """An endless sequence of names, each in the share of its weight, numbered from 0.
+
+    Every stretch of BLOCK draws holds each name as often as its share says, to the nearest number above or
+    below that the stretches before it leave over; within a stretch the order is random. So a draw's number
+    decides its name and how often that name was drawn before, without going through the draws before it: what
+    is drawn by that second number takes all things of a name before any comes again.
+
+    weights: name -> weight; one of 0 is never drawn
+    seed:    decides the order
+    """
+
+    def __init__(self, weights: Mapping[str, float], seed: Sequence[int]) -> None:
+        for name, weight in weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise AvalignError(f"the weight of {name!r} is {weight}, not a number of 0 or above")
+        self.names = [name for name, weight in weights.items() if weight > 0]
+        if not self.names:
+            raise AvalignError("there is no weight above 0 in " + repr(dict(weights)))
+        exact = [Fraction(weights[name]) for name in self.names]
+        self._shares = [part / sum(exact[k:]) for k, part in enumerate(exact)]  # of what is left over
+        self._seed = tuple(seed)
+        self._block = -1
+        self._drawn: list[tuple[str, int]] = []
+
+    def __getitem__(self, number: int) -> tuple[str, int]:
+        """The name that draw `number` takes, and how many draws before it took the same."""
+        block, place = divmod(number, BLOCK)
+        if block != self._block:
+            self._drawn, self._block = self._order(block), block
+        return self._drawn[place]
+
+    def before(self, number: int) -> dict[str, int]:
+        """How many of the draws before `number` took each name."""
+        block, place = divmod(number, BLOCK)
+        counts = dict(zip(self.names, self._counts(block), strict=True))
+        for name, _ in self._order(block)[:place]:
+            counts[name] += 1
+        return counts
+
+    def _counts(self, blocks: int) -> list[int]:
+        """Draws of each name in the first `blocks` stretches: whole, rising, and BLOCK * blocks in all."""
+        left, counts = blocks * BLOCK, []
+        for share in self._shares:
+            counts.append(left * share.numerator // share.denominator)
+            left -= counts[-1]
+        return counts
+
+    def _order(self, block: int) -> list[tuple[str, int]]:
+        counts = self._counts(block)
+        new = np.subtract(self._counts(block + 1), counts)
+        places = np.repeat(np.arange(len(self.names)), new)
+        drawn = []
+        for name in np.random.default_rng((*self._seed, block)).permutation(places).tolist():
+            drawn.append((self.names[name], counts[name]))
+            counts[name] += 1
+        return drawn
