@@ -29,7 +29,9 @@ class Made:
         kill = Path(os.environ["KILL"]).read_text() if "KILL" in os.environ else "nowhere 0 0"
         folder_at, left, at = kill.split()
         if folder_at == folder.name:
-            Path(os.environ["KILL"]).write_text(f"{folder_at} {int(left) - 1} {at}")
+            beside = Path(os.environ["KILL"] + ".beside")
+            beside.write_text(f"{folder_at} {int(left) - 1} {at}")
+            beside.replace(os.environ["KILL"])  # others read it meanwhile
         for number, item in enumerate(json.loads((folder / "items.json").read_text())):
             if folder_at == folder.name and int(left) == 1 and number == int(at):
                 os.kill(os.getppid() if multiprocessing.parent_process() else os.getpid(), signal.SIGKILL)
