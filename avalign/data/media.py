@@ -68,6 +68,8 @@ def read_image(path: MediaFile) -> np.ndarray:
                     clear = upright.convert("RGBA")
                     upright = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
                 return np.asarray(upright.convert("RGB"))
+    except MediaError:  # of the file that this one lies in
+        raise
     except UnidentifiedImageError:
         raise MediaError(path, "is not a picture that Pillow can read") from None
     except Exception as error:  # of decoders, on broken files: struct.error, KeyError, ... by the format
