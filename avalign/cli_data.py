@@ -55,9 +55,9 @@ def check(
     examples: Annotated[int, typer.Option(min=0, help="Examples printed of each finding.")] = 3,
 ) -> None:
     """Find what is wrong with a manifest and its media. Exit status: 0 no error, 1 errors, 2 cannot run."""
-    from avalign.avfit.check import Options
-    from avalign.avfit.check_media import Limits
-    from avalign.avfit.check_report import checked_and_reported, told
+    from avalign.avfit.checking.check import Options
+    from avalign.avfit.checking.check_media import Limits
+    from avalign.avfit.checking.check_report import checked_and_reported, told
 
     limits = Limits(min_side, min_rate, silence, clipped)
     options = Options(
@@ -134,7 +134,7 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what another plan built.")] = False,
 ) -> None:
     """Write a plan's records. The same command goes on where it was stopped."""
-    from avalign.avfit.build import build as build_plan
+    from avalign.avfit.building.build import build as build_plan
     from avalign.avfit.plan import read_plan
 
     for option, value, known in (("--format", format, FORMATS), ("--media", media, MEDIA)):

@@ -10,7 +10,7 @@ import pytest
 from avalign.batch import Sample
 from avalign.meerkatbench import paper
 from avalign.meerkatbench.paper import PUBLISHED, beside_the_paper, published_on
-from tests.avfit import excerpt
+from tests.avfit.excerpts import excerpt
 
 
 def samples(source, count, task="arig"):

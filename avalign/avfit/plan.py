@@ -24,8 +24,8 @@ from pathlib import Path
 from pydantic import NonNegativeInt
 
 from avalign import registry
-from avalign.avfit.classes import Classes
-from avalign.avfit.pairing import TASKS as PAIRED
+from avalign.avfit.pairs.classes import Classes
+from avalign.avfit.pairs.pairing import TASKS as PAIRED
 from avalign.batch import TASKS
 from avalign.data.manifest.record import SPLITS, stays_inside
 from avalign.errors import AvalignError, suggest

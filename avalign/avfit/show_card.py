@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from avalign.avfit.check_media import leads_out, without_path
-from avalign.avfit.check_record import written_slot
+from avalign.avfit.checking.check_media import leads_out, without_path
+from avalign.avfit.checking.check_record import written_slot
 from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import Record
 from avalign.data.media import MediaError, read_audio, read_frames, read_image, resample

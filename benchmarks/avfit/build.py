@@ -21,7 +21,7 @@ from typing import TextIO
 
 import numpy as np
 
-from avalign.avfit.classes import Classes
+from avalign.avfit.pairs.classes import Classes
 from avalign.versions import versions
 
 COLUMNS = (

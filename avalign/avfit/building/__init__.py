@@ -1,0 +1,1 @@
+"""`avalign data build`: from a plan to a manifest."""

@@ -1,0 +1,1 @@
+"""`avalign data check`: what is wrong with a manifest and its media."""

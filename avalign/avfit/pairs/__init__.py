@@ -1,0 +1,1 @@
+"""Pictures and recordings paired by class."""
