@@ -20,7 +20,7 @@ from PIL import Image
 from avalign.avfit.checking import check
 from avalign.avfit.checking.check import Options
 from avalign.avfit.checking.check_report import checked_and_reported
-from avalign.avfit.checking.processes import in_processes
+from avalign.avfit.processes import in_processes
 from avalign.avfit.show import show
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import FIELDS, from_json, to_json, write

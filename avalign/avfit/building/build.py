@@ -32,12 +32,12 @@ from avalign.avfit.building.build_state import State
 from avalign.avfit.building.hashes import Names, hashed
 from avalign.avfit.building.parts import SIZE, Format, pyarrow, write_part, write_parts
 from avalign.avfit.building.survey import Survey, survey
-from avalign.avfit.building.workers import shared_out
 from avalign.avfit.files import text_of
 from avalign.avfit.pairs.classes import NOTHING, Classes
 from avalign.avfit.pairs.pairing import Pairing
 from avalign.avfit.pairs.pools import PicturePool, RecordingPool
 from avalign.avfit.plan import Plan
+from avalign.avfit.processes import shared_out
 from avalign.avfit.tally import Tally
 from avalign.errors import AvalignError
 from avalign.recipe_tree import as_plain
@@ -174,8 +174,11 @@ def _refuse_missing(work: Build) -> None:
         raise AvalignError(f"--root {work.root}: no such folder")
     lacking = [folder for folder in work.folders if not (work.root / folder).is_dir()]
     if lacking:
-        words = " ".join(f"{path}=null" for path in _needing(work.plan, lacking))
-        raise AvalignError(f"{work.root}: holds no folder {', '.join(lacking)}. To build without: {words}")
+        gone = list(_needing(work.plan, lacking))
+        words = " ".join(f"{path}=null" for path in gone)
+        parts = len(work.plan.datasets) + len(work.plan.pairs)
+        without = f" To build without: {words}" if len(gone) < parts else " Nothing can be built without."
+        raise AvalignError(f"{work.root}: holds no folder {', '.join(lacking)}.{without}")
 
 
 def _needing(plan: Plan, lacking: Sequence[str]) -> Iterator[str]:

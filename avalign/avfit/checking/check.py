@@ -34,7 +34,7 @@ from avalign.avfit.checking.check_media import (
 from avalign.avfit.checking.check_whole import Whole
 from avalign.avfit.checking.findings import Findings
 from avalign.avfit.checking.media_verdicts import Keeper, kept_facts, key_of, verdicts_file
-from avalign.avfit.checking.processes import in_processes
+from avalign.avfit.processes import in_processes
 from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import Record, from_json
 from avalign.data.manifest.table import as_lines, files_of

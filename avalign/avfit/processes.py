@@ -1,0 +1,135 @@
+"""Work shared out among processes that end when the one that began them does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from avalign.errors import AvalignError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def shared_out(
+    work: Callable[[Task], Any], units: Sequence[Task], jobs: int, name: Callable[[Task], str] = str
+) -> Iterator[Task]:
+    """Each unit when it is done, in any order. With one job, in this process.
+
+    work: a function of a module, so that a process that is started anew finds it
+    """
+    if jobs == 1 or len(units) <= 1:
+        for unit in units:
+            work(unit)
+            yield unit
+        return
+    # forked where that can be done: what is in memory is then shared, and nothing is imported again
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(min(jobs, len(units)), context, initializer=_end_with_parent) as pool:
+        places = {pool.submit(_told, work, unit): unit for unit in units}
+        try:
+            for future in as_completed(places):
+                problem = future.result()
+                if problem is not None:
+                    raise AvalignError(problem)
+                yield places[future]
+        except BrokenProcessPool:
+            raise AvalignError(
+                "a process of the build was killed, by the system for want of memory perhaps: the same "
+                "command goes on; give it fewer --jobs"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _told(work: Callable[[Task], Any], unit: Task) -> str | None:
+    """What an AvalignError said; some of its kinds cannot be sent from one process to another."""
+    try:
+        work(unit)
+    except AvalignError as error:
+        return str(error)
+    return None
+
+
+def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_processes(
+    work: Callable[[Task], Result], tasks: Iterable[Task], processes: int
+) -> Iterator[tuple[Task, Result | None]]:
+    """Every task and its result, in the order of the tasks; None where the process died of it.
+
+    Few tasks are under way at a time, and a process that dies costs no other task than its own.
+    With one process all is done in this one, which then dies itself of what kills a process.
+    """
+    if processes == 1:
+        for task in tasks:
+            yield task, work(task)
+        return
+    pool = _pool(processes)
+    under_way: deque[tuple[Task, Future[Result]]] = deque()
+    try:
+        for task in tasks:
+            try:
+                under_way.append((task, pool.submit(work, task)))
+            except BrokenProcessPool:
+                yield from _one_by_one(work, [*(t for t, _ in under_way), task])
+                under_way.clear()
+                pool = _pool(processes)
+            while len(under_way) >= 3 * processes:
+                yield from _next(work, under_way)
+        while under_way:
+            yield from _next(work, under_way)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _next(
+    work: Callable[[Task], Result], under_way: deque[tuple[Task, Future[Result]]]
+) -> Iterator[tuple[Task, Result | None]]:
+    task, future = under_way[0]
+    try:
+        result = future.result()
+    except BrokenProcessPool:  # all that were under way are lost, whichever of them it was
+        lost = [t for t, _ in under_way]
+        under_way.clear()
+        yield from _one_by_one(work, lost)
+    else:
+        under_way.popleft()
+        yield task, result
+
+
+def _one_by_one(work: Callable[[Task], Result], tasks: list[Task]) -> Iterator[tuple[Task, Result | None]]:
+    pool = _pool(1)
+    try:
+        for task in tasks:
+            try:
+                yield task, pool.submit(work, task).result()
+            except BrokenProcessPool:
+                yield task, None
+                pool = _pool(1)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a decoder that dies takes no copy of this process along
+    return ProcessPoolExecutor(processes, context, initializer=_end_with_parent)
