@@ -371,6 +371,8 @@ class StageTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        if "problem" in inputs:  # of a sample, told by a loader's process
+            raise AvalignError(inputs["problem"])
         batch: Batch = inputs["batch"].to(self.args.device)
         _note_skipped(self.run, inputs["skipped"], stage=self.stage.name, step=self.state.global_step + 1)
         total, parts = model(batch, self.state.global_step)

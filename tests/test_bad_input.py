@@ -266,7 +266,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bad.png", "b.wav", "bad.png: cannot be decoded as a picture"),
         ("b.wav", "b.wav", "b.wav: is not a picture that Pillow can read"),
         ("a.png", "bad.wav", "bad.wav: cannot be decoded as audio"),
-        ("a.png", "a.png", "a.png: holds no audio"),
+        ("a.png", "a.png", "a.png: cannot be decoded as audio"),
         ("a.png", "nan.wav", "nan.wav: 100 of 100 audio samples are NaN"),
         ("a.png", "none.wav", "none.wav: holds no audio samples"),
         ("a.png", "long.wav", "long.wav: audio lasts 12.00 s, the audio encoder takes 4 s"),

@@ -529,9 +529,11 @@ ONE_TASK = (  # a sample's number is its draw's
 )
 
 
-def test_a_bad_file_stops_the_run_by_its_name(quick: Any) -> None:
-    with pytest.raises(MediaError, match=r"clips/3\.wav: holds no audio samples"):
-        quick(BAD)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_stops_the_run_by_its_name(quick: Any, workers: int) -> None:
+    """In one line, whichever process read it."""
+    with pytest.raises(AvalignError, match=r"^clips/3\.wav: holds no audio samples$"):
+        quick(BAD, f"data.workers={workers}")
 
 
 def test_bad_files_are_left_out_counted_and_listed_when_asked(

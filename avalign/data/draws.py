@@ -74,12 +74,25 @@ class Draws(Dataset[Drawn]):
                 return sample, skipped
         raise AvalignError(f"{ATTEMPTS} samples in a row cannot be used; the last: {skipped[-1]}")
 
+    def __getitems__(self, numbers: Sequence[int]) -> list[Drawn] | str:
+        """As a loader asks. A problem comes as what it says: raised, it would come out of a loader's process
+        as a traceback of that process."""
+        try:
+            return [self[number] for number in numbers]
+        except AvalignError as error:
+            return str(error)
+
     def after(self) -> dict[str, int]:
         """What `first` has to be for draws that go on behind these."""
         drawn = self.mixture.before(self.count)
         return {task: self.first.get(task, 0) + drawn.get(task, 0) for task in {**self.first, **drawn}}
 
-    def collate(self, drawn: Sequence[Drawn]) -> dict[str, Batch | list[str]]:
-        """What the trainer is given: the batch, and what was skipped on the way to it."""
-        samples = self.collator([sample for sample, _ in drawn])
+    def collate(self, drawn: Sequence[Drawn] | str) -> dict[str, Batch | list[str] | str]:
+        """What the trainer is given: the batch, and what was skipped on the way to it; or the problem."""
+        if isinstance(drawn, str):
+            return {"problem": drawn}
+        try:
+            samples = self.collator([sample for sample, _ in drawn])
+        except AvalignError as error:
+            return {"problem": str(error)}
         return {"batch": samples, "skipped": [why for _, skipped in drawn for why in skipped]}

@@ -1,6 +1,6 @@
 """How fast a manifest of millions of records is indexed, opened and read. No media are touched.
 
-    python benchmarks/avfit/manifest.py --records 3000000 --folder /tmp/avfit
+    python benchmarks/avfit/manifest.py --records 3000000 --folder FOLDER
 
 Generates the manifest if the folder has none: records as AVFIT has them, of five tasks and seven sources, in
 parts of 250,000 lines. Every figure is of one process on one core, but for the index, which may use more.
