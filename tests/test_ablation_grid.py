@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,7 +203,16 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Run], Callable[[], 
     return when
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_runs_and_what_that_started(every, trainer, begun, how):
     trainer(SLEEPER)
     begun(every[:2], lambda: os.kill(os.getpid(), how))

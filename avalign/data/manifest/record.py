@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
@@ -192,11 +192,8 @@ def _texts(values: list[Any]) -> tuple[str, ...]:
 def _numbers(row: Any, size: int) -> tuple[float, ...]:
     if len(row) != size or not all(type(number) in (int, float) for number in row):
         raise ValueError(f"{row!s:.80} is not a list of {size} numbers")
-    try:
-        if all(map(math.isfinite, row)):
-            return tuple(row)
-    except OverflowError:  # whole numbers of hundreds of digits
-        pass
+    if all(abs(number) <= sys.float_info.max for number in row):  # whole numbers may be larger than any float
+        return tuple(row)
     raise ValueError(f"{row!s:.80} holds a number that is too large")
 
 
