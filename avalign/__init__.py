@@ -11,7 +11,7 @@ def __getattr__(
     name: str,
 ) -> Any:  # imported when asked for, so that `avalign --help` does not wait for torch
     if name == "load":
-        from avalign.train import load
+        from avalign.export.load import load
 
         return load
     raise AttributeError(f"module 'avalign' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m avalign`, and `torchrun -m avalign train ...`."""
 
-from avalign.cli import app
+from avalign.cli.app import app
 
 app(prog_name="avalign")

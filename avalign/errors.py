@@ -10,6 +10,14 @@ class AvalignError(Exception):
     """A mistake in a recipe, a file or a command. The command line prints it without a traceback."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ended by a signal, in order: what to tell of it, and the exit status that shells expect."""
+
+    def __init__(self, number: int, told: str) -> None:
+        super().__init__(told)
+        self.status = 128 + number
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'hidden'? Known: depth, hidden.", to follow the sentence that says what is wrong."""
     known = sorted(set(known))

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from avalign.meerkatbench.tables import best_trivial
+from avalign.report.tables import best_trivial
 
 
 def cell(metric: dict[str, float]) -> str:

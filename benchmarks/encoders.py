@@ -19,8 +19,8 @@ import torch
 import yaml
 
 from avalign import registry
-from avalign.speed.machine import all_versions, describe, warnings_of
-from avalign.speed.measure import Times, interleaved, peak_memory
+from avalign.bench.machine import all_versions, describe, warnings_of
+from avalign.bench.measure import Times, interleaved, peak_memory
 
 HEADER = (
     *("encoder", "tokens", "width", "parameters", "forward s/sample", "quartiles", "forward MiB"),
@@ -46,12 +46,11 @@ def batch_for(kind: str, encoder: Any, batch: int) -> torch.Tensor:
     rng = np.random.default_rng(0)
     if kind == "image_encoder":
         side = encoder.size
-        made = [encoder.prepare(rng.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(batch)]
+        made = [encoder.preprocessing(rng.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(batch)]
     else:
         count, rate = int(encoder.seconds * encoder.sample_rate), encoder.sample_rate
-        made = [
-            encoder.prepare((0.1 * rng.standard_normal(count)).astype(np.float32), rate) for _ in range(batch)
-        ]
+        heard = [(0.1 * rng.standard_normal(count)).astype(np.float32) for _ in range(batch)]
+        made = [encoder.preprocessing(audio, rate) for audio in heard]
     return torch.stack(made)
 
 

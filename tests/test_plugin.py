@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 import avalign
 from avalign import registry
-from avalign.cli import app
-from tests.test_train import ENVIRONMENT, ONE_STAGE, RECIPE, SMALL
+from avalign.cli.app import app
+from tests.helpers.paths import RECIPE
+from tests.helpers.runs import ENVIRONMENT, ONE_STAGE, SMALL
 
 PACKAGE = Path(__file__).parent / "plugin"
 

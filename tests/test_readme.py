@@ -1,11 +1,12 @@
-"""The Python of the README runs as it stands there."""
+"""The Python of the README runs as it stands there, and its links lead somewhere."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+from tests.helpers.paths import ROOT
+
+README = ROOT / "README.md"
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -17,3 +18,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for number, block in enumerate(blocks, 1):
         exec(compile(block, f"README.md, Python block {number}", "exec"), names)
+
+
+def test_what_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#]+)", README.read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []

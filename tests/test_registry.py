@@ -13,7 +13,7 @@ import pytest
 
 from avalign import registry
 from avalign.registry import RegistryError
-from tests import fakes
+from tests.helpers import fakes
 
 SHIPPED = [(kind, name) for kind, places in registry.SHIPPED.items() for name in places]
 

@@ -14,13 +14,11 @@ way stands in its problems. So items in = items used + items refused, whatever i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from avalign.answers import Box, Interval
 from avalign.data.manifest.record import Record, stays_inside
-from avalign.grammar import Box, Interval
 
 LONGEST = 255  # bytes of a file's name, on every usual file system
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -36,7 +34,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageAnnotation:
     """A photograph, or the frame of a video at `frame_time` seconds, with its objects."""
 
     id: str
@@ -57,7 +55,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class AudioAnnotation:
     """Sound from `start` to `end` seconds of a file (all of it: None), with what is heard in it."""
 
     id: str
@@ -85,7 +83,7 @@ class Problem:
         object.__setattr__(self, "detail", writable(self.detail))
 
 
-Made = TypeVar("Made", Record, Picture, Recording)
+Made = TypeVar("Made", Record, ImageAnnotation, AudioAnnotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +104,6 @@ class Reading(Generic[Made]):
 def refused(item: str, where: str, reason: str, detail: object = "") -> Reading[Any]:
     """An item that cannot be used, for one reason; of a long detail the beginning is kept."""
     return Reading(item, where, problems=(Problem(reason, f"{detail!s:.120}"),))
-
-
-class Dataset(Protocol):
-    """A public data set on disk. Its docstring says which files it reads, where they lie, and the source."""
-
-    gives: str  # "records", "pictures" or "recordings"
-
-    def read(self, folder: Path) -> Iterator[Reading[Any]]: ...
 
 
 # ---- what many data sets need ----

@@ -24,15 +24,15 @@ from pathlib import Path
 from pydantic import NonNegativeInt
 
 from avalign import registry
-from avalign.avfit.pairs.classes import Classes
-from avalign.avfit.pairs.pairing import TASKS as PAIRED
-from avalign.batch import TASKS
-from avalign.data.manifest.record import SPLITS, stays_inside
+from avalign.avfit.pairing.classes import Classes
+from avalign.avfit.pairing.pairing import TASKS as PAIRED
+from avalign.config.reader import Reader, RecipeError
+from avalign.config.recipe import Component
+from avalign.config.tree import as_plain
+from avalign.config.yaml import Node, folder_of, to_text
+from avalign.data.manifest.record import stays_inside
 from avalign.errors import AvalignError, suggest
-from avalign.recipe import Component
-from avalign.recipe_io import Reader, RecipeError
-from avalign.recipe_tree import as_plain
-from avalign.recipe_yaml import Node, folder_of, to_text
+from avalign.types import SPLITS, TASKS
 
 
 class PlanError(RecipeError):

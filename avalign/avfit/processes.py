@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from avalign.errors import AvalignError
+from avalign.system.processes import pool_of
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,10 +27,7 @@ def shared_out(
             work(unit)
             yield unit
         return
-    # forked where that can be done: what is in memory is then shared, and nothing is imported again
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(min(jobs, len(units)), context, initializer=_end_with_parent) as pool:
+    with pool_of(min(jobs, len(units))) as pool:
         places = {pool.submit(_told, work, unit): unit for unit in units}
         try:
             for future in as_completed(places):
@@ -60,18 +53,6 @@ def _told(work: Callable[[Task], Any], unit: Task) -> str | None:
     return None
 
 
-def _end_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def in_processes(
     work: Callable[[Task], Result], tasks: Iterable[Task], processes: int
 ) -> Iterator[tuple[Task, Result | None]]:
@@ -84,7 +65,7 @@ def in_processes(
         for task in tasks:
             yield task, work(task)
         return
-    pool = _pool(processes)
+    pool = pool_of(processes)
     under_way: deque[tuple[Task, Future[Result]]] = deque()
     try:
         for task in tasks:
@@ -93,7 +74,7 @@ def in_processes(
             except BrokenProcessPool:
                 yield from _one_by_one(work, [*(t for t, _ in under_way), task])
                 under_way.clear()
-                pool = _pool(processes)
+                pool = pool_of(processes)
             while len(under_way) >= 3 * processes:
                 yield from _next(work, under_way)
         while under_way:
@@ -118,18 +99,13 @@ def _next(
 
 
 def _one_by_one(work: Callable[[Task], Result], tasks: list[Task]) -> Iterator[tuple[Task, Result | None]]:
-    pool = _pool(1)
+    pool = pool_of(1)
     try:
         for task in tasks:
             try:
                 yield task, pool.submit(work, task).result()
             except BrokenProcessPool:
                 yield task, None
-                pool = _pool(1)
+                pool = pool_of(1)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # a decoder that dies takes no copy of this process along
-    return ProcessPoolExecutor(processes, context, initializer=_end_with_parent)

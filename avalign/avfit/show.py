@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from avalign import __version__
-from avalign.avfit.show_card import CARD_STYLE, below, card
-from avalign.batch import TASKS
+from avalign.avfit.show_card import card
 from avalign.data.manifest.phrasings import Phrasings
-from avalign.data.manifest.record import SPLITS, Record
+from avalign.data.manifest.record import Record
 from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError, suggest
-from avalign.meerkatbench.page import whole_page
-from avalign.whole import write_whole
+from avalign.media.links import below
+from avalign.report.figures import STYLES
+from avalign.report.page import render
+from avalign.system.atomic_write import atomic_write
+from avalign.types import SPLITS, TASKS
 
 FILTERS = ("task", "source", "split")
 
@@ -48,22 +50,29 @@ def show(
     table = Table(folder)
     phrasings = Phrasings(folder if folder.is_dir() else folder.parent)
     chosen = _chosen(table, task, split, source, label, count, seed)
-    find = partial(below, root, follow_links)
-    tasks = [name for name in TASKS if any(record.task == name for record in chosen)]
-    body = [
-        f"<style>{CARD_STYLE}</style>",
-        f"<header><h1>{escape(folder.resolve().name)}</h1><p>{_subtitle(chosen, table, seed)}</p></header>",
-        _filters(chosen),
-    ]
-    for name in tasks:
-        cards = [card(record, find, seconds, phrasings) for record in chosen if record.task == name]
-        body += [
-            f"<section><h2 id={name}>{name.upper()}</h2>",
-            f"<div class=samples>{''.join(cards)}</div></section>",
-        ]
-    body.append(f"<script>{_SCRIPT}</script>")
-    write_whole(out, whole_page(folder.resolve().name, [(name, name.upper()) for name in tasks], body))
+    find = partial(below, root, follow_links=follow_links)
+    cards = [card(record, find, seconds, phrasings) for record in chosen]
+    said = f"{len(chosen)} of {len(table):,} records, drawn by seed {seed}, avalign {__version__}"
+    atomic_write(out, page_of(cards, folder.resolve().name, said))
     return len(chosen)
+
+
+def page_of(cards: list[dict[str, Any]], title: str, subtitle: str) -> str:
+    """Cards of records under their tasks, with a choice of what is shown."""
+    tasks = [
+        (task, [one for one in cards if one["task"] == task])
+        for task in TASKS
+        if any(one["task"] == task for one in cards)
+    ]
+    return render(
+        "samples.html",
+        title=title,
+        subtitle=subtitle,
+        links=[(task, task.upper()) for task, _ in tasks],
+        filters=[(name, sorted({one[name] for one in cards})) for name in FILTERS],
+        tasks=tasks,
+        colours={name: colour for name, (colour, _) in STYLES.items()},
+    )
 
 
 def _chosen(
@@ -116,39 +125,3 @@ def _drawn(
                 seen["label"].add(record.label)
             if label in (None, record.label):
                 yield record
-
-
-def _subtitle(chosen: list[Record], table: Table, seed: int) -> str:
-    return escape(f"{len(chosen)} of {len(table):,} records, drawn by seed {seed}, avalign {__version__}")
-
-
-def _filters(chosen: list[Record]) -> str:
-    parts = []
-    for name in FILTERS:
-        values = sorted({str(getattr(record, name)) for record in chosen})
-        options = "".join(f"<option>{escape(value)}</option>" for value in values)
-        options = f'<option value="">all</option>{options}'
-        parts.append(f"<label>{name} <select data-filter={name}>{options}</select></label>")
-    return f"<form class=filters>{''.join(parts)}<output></output></form>"
-
-
-_SCRIPT = """
-const all=what=>[...document.querySelectorAll(what)],selects=all("select"),cards=all("article");
-function choose(){
-  let shown=0;
-  for(const card of cards){
-    card.hidden=!selects.every(s=>!s.value||card.dataset[s.dataset.filter]===s.value);
-    shown+=!card.hidden;
-  }
-  for(const part of all("section"))part.hidden=!part.querySelector("article:not([hidden])");
-  document.querySelector("output").textContent=shown+" of "+cards.length+" shown";
-}
-for(const s of selects)s.addEventListener("change",choose);
-choose();
-for(const player of all("audio")){
-  const line=player.closest("article").querySelector(".now");
-  const move=()=>{line.style.left=100*player.currentTime/player.dataset.seconds+"%";
-    if(!player.paused)requestAnimationFrame(move)};
-  for(const event of ["play","seeked","timeupdate"])player.addEventListener(event,move);
-}
-"""

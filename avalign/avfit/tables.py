@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from avalign.avfit.paper import of_paper
-from avalign.avfit.tally import BOX_AREAS, LENGTHS, Tally, between
-from avalign.batch import TASKS
-from avalign.data.manifest.record import SPLITS
+from avalign.avfit.record_counts import BOX_AREAS, LENGTHS, RecordCounts, between
+from avalign.types import SPLITS, TASKS
 
 CLASSES = 8  # of each task and split, the most frequent ones
 
@@ -24,25 +23,25 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
         yield "  ".join(c.rjust(width) if number else c.ljust(width) for c, width, number in cells).rstrip()
 
 
-def by_source(tally: Tally) -> Iterator[str]:
+def by_source(record_counts: RecordCounts) -> Iterator[str]:
     """task, source, split, records, classes, and the paper's count."""
-    classes = Counter(key[:3] for key in tally.by["class"])
+    classes = Counter(key[:3] for key in record_counts.by["class"])
     rows = [
-        (*key, f"{tally.records[key]:,}", f"{classes[key]:,}" if classes[key] else "", of_paper(*key))
-        for key in sorted(tally.records, key=_order)
+        (*key, f"{record_counts.records[key]:,}", f"{classes[key]:,}" if classes[key] else "", of_paper(*key))
+        for key in sorted(record_counts.records, key=_order)
     ]
     rows += [
         (task, "all", split, f"{total:,}", "", "")
         for task in TASKS
         for split in SPLITS
-        if (total := sum(n for key, n in tally.records.items() if key[0] == task and key[2] == split))
+        if (total := sum(n for key, n in record_counts.records.items() if key[0] == task and key[2] == split))
     ]
     yield from columns(("task", "source", "split", "records", "classes", "paper"), rows)
 
 
-def by_class(tally: Tally) -> Iterator[str]:
+def by_class(record_counts: RecordCounts) -> Iterator[str]:
     """The most frequent classes of each task and split, and how many there are."""
-    for task, split, found in _summed(tally, "class"):
+    for task, split, found in _summed(record_counts, "class"):
         top = ", ".join(f"{name} {count:,}" for name, count in _first(found, CLASSES))
         more = (
             f", and {len(found) - CLASSES} more down to {min(found.values()):,}"
@@ -52,14 +51,14 @@ def by_class(tally: Tally) -> Iterator[str]:
         yield f"{task} {split}, {len(found)} classes: {top}{more}"
 
 
-def by_kind(tally: Tally) -> Iterator[str]:
+def by_kind(record_counts: RecordCounts) -> Iterator[str]:
     """Kinds of questions, and how many answers are True."""
-    for task, split, found in _summed(tally, "kind"):
+    for task, split, found in _summed(record_counts, "kind"):
         if task != "avfc":
             yield f"{task} {split}: " + ", ".join(
                 f"{name} {count:,}" for name, count in sorted(found.items())
             )
-    for _, split, found in _summed(tally, "verdict"):
+    for _, split, found in _summed(record_counts, "verdict"):
         kinds = sorted({name.rpartition(" ")[0] for name in found})
         rows = [(kind, found[f"{kind} True"], found[f"{kind} False"]) for kind in kinds]
         rows.append(("together", sum(row[1] for row in rows), sum(row[2] for row in rows)))
@@ -69,7 +68,7 @@ def by_kind(tally: Tally) -> Iterator[str]:
         )
 
 
-def sizes(tally: Tally) -> Iterator[str]:
+def sizes(record_counts: RecordCounts) -> Iterator[str]:
     """Box areas and interval lengths."""
     for name, unit, limits in (
         ("box_area", "share of the picture", BOX_AREAS),
@@ -78,7 +77,7 @@ def sizes(tally: Tally) -> Iterator[str]:
         bins = [between(low, limits) for low in (0.0, *limits)]
         rows = [
             (f"{task} {split}", *(f"{found[b]:,}" for b in bins))
-            for task, split, found in _summed(tally, name)
+            for task, split, found in _summed(record_counts, name)
         ]
         if rows:
             yield from columns((f"{name.replace('_', ' ')}, {unit}", *bins), rows)
@@ -99,10 +98,10 @@ def refusals(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                     yield from (f"    {first}" for first in account["first"].get(reason, ()))
 
 
-def _summed(tally: Tally, name: str) -> Iterator[tuple[str, str, Counter[str]]]:
+def _summed(record_counts: RecordCounts, name: str) -> Iterator[tuple[str, str, Counter[str]]]:
     """A count over all sources of each task and split."""
     found: dict[tuple[str, str], Counter[str]] = {}
-    for (task, _, split, what), count in tally.by[name].items():
+    for (task, _, split, what), count in record_counts.by[name].items():
         found.setdefault((task, split), Counter())[what] += count
     for task, split in sorted(found, key=lambda key: _order((key[0], "", key[1]))):
         yield task, split, found[task, split]

@@ -16,8 +16,8 @@ BLOCK = 256  # draws that are put into random order together
 class Mixture:
     """An endless sequence of names, each in the share of its weight, numbered from 0.
 
-    Every stretch of BLOCK draws holds each name as often as its share says, to the nearest number above or
-    below that the stretches before it leave over; within a stretch the order is random. So a draw's number
+    Every segment of BLOCK draws holds each name as often as its share says, to the nearest number above or
+    below that the segments before it leave over; within a segment the order is random. So a draw's number
     decides its name and how often that name was drawn before, without going through the draws before it: what
     is drawn by that second number takes all things of a name before any comes again.
 
@@ -54,7 +54,7 @@ class Mixture:
         return counts
 
     def _counts(self, blocks: int) -> list[int]:
-        """Draws of each name in the first `blocks` stretches: whole, rising, and BLOCK * blocks in all."""
+        """Draws of each name in the first `blocks` segments: whole, rising, and BLOCK * blocks in all."""
         left, counts = blocks * BLOCK, []
         for share in self._shares:
             counts.append(left * share.numerator // share.denominator)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from avalign.batch import Tokens
-from avalign.encoders.clips import clip, padded
-from avalign.encoders.folders import StockTower, config_of, extractor_of, load_tower
-from avalign.encoders.places import spans_about, within
+from avalign.config.recipe import Share
+from avalign.encoders.positions import spans_about, within
+from avalign.encoders.preprocessing import PaddedClip
 from avalign.errors import AvalignError
-from avalign.recipe import Share
+from avalign.types import Tokens
+from avalign.weights.folders import StockTower, config_of, extractor_of, load_tower
 
 STOCK: dict[str, dict[str, Any]] = {"MIT/ast-finetuned-audioset-10-10-0.4593": {}}
 WINDOW, HOP, FFT = 0.025, 0.010, 512  # s, s, points at 16 kHz: Kaldi's filter banks
@@ -36,13 +36,13 @@ class AstAudioEncoder(StockTower):
     Shapes: (b, samples) -> (b, 1212, 768) for the stock model: 101 steps of 12 bands, in order of time, then
             from low to high
     A patch is 16 frames of 10 ms wide and begins 10 after the one before, so patches overlap. The span of a
-    token is the stretch of the clip nearer to its patch's middle than to another's: 0.1 s, the first from 0
+    token is the segment of the clip nearer to its patch's middle than to another's: 0.1 s, the first from 0
     and the last to the end. Tokens whose span begins after the clip's end are masked; all attend to each
     other, as in training, where the frames after a clip were zeros before they were normalised.
     Source: Gong et al., AST, arXiv:2104.01778. The spectrogram is computed in float32 in `forward`.
     """
 
-    where: Tensor
+    times: Tensor
     filters: Tensor
     window: Tensor
 
@@ -102,6 +102,7 @@ class AstAudioEncoder(StockTower):
         self.hop, self.length = round(HOP * self.sample_rate), round(WINDOW * self.sample_rate)
         self.frames = settings.max_length
         self.seconds = self.frames * self.hop / self.sample_rate
+        self.preprocessing = PaddedClip(self.sample_rate, self.seconds, "AST")
         self.mean, self.std = 0.0, 1.0
         if extractor.do_normalize:
             self.mean, self.std = float(extractor.mean), 2 * float(extractor.std)
@@ -115,13 +116,8 @@ class AstAudioEncoder(StockTower):
             ((patch - 1) * self.hop + self.length) / 2 / self.sample_rate
         )  # the middle of a patch's samples
         middles = first + torch.arange(self.steps) * (settings.time_stride * self.hop / self.sample_rate)
-        where = spans_about(middles, self.seconds).repeat_interleave(self.bands, dim=0)
-        self.register_buffer("where", where, persistent=False)
-
-    def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, then silence"""
-        audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="AST")
-        return padded(audio, round(self.seconds * self.sample_rate))
+        times = spans_about(middles, self.seconds).repeat_interleave(self.bands, dim=0)
+        self.register_buffer("times", times, persistent=False)
 
     def spectrogram(self, waves: Tensor, seconds: Tensor | None = None) -> Tensor:
         """(b, samples), (b,) s -> (b, frames, mel bands), log energy as in transformers' ASTFeatureExtractor.
@@ -144,6 +140,6 @@ class AstAudioEncoder(StockTower):
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:
         features = self.spectrogram(x, seconds).to(self.model.dtype)
-        patches = self.model(input_values=features).last_hidden_state[:, 2:]  # band by band
-        values = patches.unflatten(1, (self.bands, self.steps)).transpose(1, 2).flatten(1, 2)
-        return Tokens(values, within(self.where, seconds, len(values)), self.where)
+        patches = self.model(input_values=features).last_hidden_state[:, 2:]
+        values = rearrange(patches, "b (bands steps) d -> b (steps bands) d", bands=self.bands)
+        return Tokens(values, within(self.times, seconds, len(values)), times=self.times)

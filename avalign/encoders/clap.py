@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from avalign.encoders.folders import config_of, extractor_of, load_tower
+from avalign.config.recipe import Share
 from avalign.encoders.htsat import HtsAt, extractor_for
-from avalign.recipe import Share
+from avalign.weights.folders import config_of, extractor_of, load_tower
 
 STOCK = {  # hub id -> how its mel bands are spaced; both have the shapes of ClapAudioConfig()
     "laion/clap-htsat-fused": "fusion",
@@ -16,7 +16,7 @@ FOR_LONG_CLIPS = ("audio_encoder.patch_embed.fusion_model.", "audio_encoder.patc
 
 
 class ClapAudioEncoder(HtsAt):
-    """CLAP's tokens before pooling: 2 bands x 32 stretches of 10/32 s for the stock models, 768 wide.
+    """CLAP's tokens before pooling: 2 bands x 32 segments of 10/32 s for the stock models, 768 wide.
 
     model:      hub id (laion/clap-htsat-fused, laion/clap-htsat-unfused, ...) or a local folder in
                 transformers' format (config.json, model.safetensors, preprocessor_config.json), of the whole

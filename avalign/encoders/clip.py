@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
-from avalign.encoders.places import patch_boxes
-from avalign.encoders.weights import Loaded, load_all, model_file, read_weights
+from avalign.config.recipe import Share
+from avalign.encoders.positions import patch_boxes
+from avalign.encoders.preprocessing import Colour, SquareImage, colour
 from avalign.errors import AvalignError, suggest
-from avalign.json_file import read_json
-from avalign.recipe import Share
+from avalign.interfaces import ImageEncoder
+from avalign.system.json_file import read_json
+from avalign.types import Tokens
+from avalign.weights.pretrained import Loaded, load_all, model_file, read_weights
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 STOCK: dict[str, dict[str, int]] = {  # hub id -> where it differs from CLIPVisionConfig()
@@ -45,7 +46,7 @@ OTHERS = {  # what a file of the whole CLIP holds besides -> why it is left out
 }
 
 
-class ClipImageEncoder(nn.Module):
+class ClipImageEncoder(nn.Module, ImageEncoder):
     """CLIP's patches after the last layer and its norm, without the class token.
 
     model:      hub id (openai/clip-vit-base-patch16, owner/name@revision, ...) or a local folder in
@@ -65,7 +66,7 @@ class ClipImageEncoder(nn.Module):
     `loaded` is the report of what was loaded, None for random weights.
     """
 
-    where: Tensor
+    boxes: Tensor
 
     def __init__(
         self,
@@ -97,23 +98,14 @@ class ClipImageEncoder(nn.Module):
         self.model = getattr(whole, "vision_model", whole)  # inside another module before transformers 5.1
         self.loaded = _load(self.model, model, side, min_loaded) if pretrained else None
         self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
-        # No buffers: `prepare` stays on the CPU, whatever device the model is built on.
-        self._mean, self._std = _normalisation(model, pretrained or not config)
+        self.preprocessing = SquareImage(self.size, *_normalisation(model, pretrained or not config))
         self.token_count = side * side
-        self.register_buffer("where", patch_boxes(side, side), persistent=False)
-
-    def prepare(self, image: np.ndarray) -> Tensor:
-        """(h, w, 3) uint8 -> (3, size, size). Squeezed, not cropped: boxes in 0..1 stay true."""
-        from PIL import Image
-
-        square = Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = (np.asarray(square, np.float32) / 255 - self._mean) / self._std
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        self.register_buffer("boxes", patch_boxes(side, side), persistent=False)
 
     def forward(self, x: Tensor) -> Tokens:
         last = self.model(pixel_values=x).last_hidden_state[:, 1:]
         values = self.model.post_layernorm(last)
-        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), self.where)
+        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), boxes=self.boxes)
 
 
 def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
@@ -139,7 +131,7 @@ def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
         raise AvalignError(f"{place}: is no configuration of a CLIP tower: {said}") from error
 
 
-def _normalisation(model: str, of_model: bool) -> tuple[np.ndarray, np.ndarray]:
+def _normalisation(model: str, of_model: bool) -> tuple[Colour, Colour]:
     """Mean and deviation of red, green and blue in 0..1: the model's own, or CLIP's."""
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -152,7 +144,7 @@ def _normalisation(model: str, of_model: bool) -> tuple[np.ndarray, np.ndarray]:
         fields = read_json(model_file(model, *names))
     fields = fields.get("image_processor", fields)
     mean, std = fields.get("image_mean", OPENAI_CLIP_MEAN), fields.get("image_std", OPENAI_CLIP_STD)
-    return np.array(mean, np.float32), np.array(std, np.float32)
+    return colour(mean), colour(std)
 
 
 def _load(tower: nn.Module, model: str, side: int, min_loaded: float) -> Loaded:

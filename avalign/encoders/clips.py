@@ -1,4 +1,4 @@
-"""What audio encoders share: a clip made ready for a model, and fewer tokens of it in time."""
+"""What audio encoders share: a clip made ready for a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from avalign.errors import AvalignError
+from avalign.media.file import check_audio
+from avalign.media.resample import fit_length, resample
 
 
 def clip(audio: np.ndarray, sample_rate: int, *, rate: int, seconds: float, model: str) -> np.ndarray:
@@ -14,8 +16,6 @@ def clip(audio: np.ndarray, sample_rate: int, *, rate: int, seconds: float, mode
 
     AvalignError if there is more than one channel, no sample, one that is not finite, or if it is too long.
     """
-    from avalign.data.media import check_audio, resample
-
     if audio.ndim != 1:
         raise AvalignError(
             f"the audio has shape {audio.shape}, {model} takes one channel, (samples,): "
@@ -32,24 +32,4 @@ def clip(audio: np.ndarray, sample_rate: int, *, rate: int, seconds: float, mode
 
 def padded(audio: np.ndarray, samples: int) -> Tensor:
     """(n,) -> (samples,), silence after the end"""
-    from avalign.data.media import fit_length
-
     return torch.from_numpy(np.ascontiguousarray(fit_length(audio, samples)))
-
-
-def pooled(values: Tensor, real: Tensor, every: int) -> Tensor:
-    """The mean of each `every` neighbours, over those that are real.
-
-    (b, m, d), (b, m) -> (b, ceil(m / every), d). A group without any is 0.
-    """
-    missing = -values.shape[1] % every
-    weights = torch.nn.functional.pad(real.to(values), (0, missing)).unflatten(1, (-1, every))
-    groups = torch.nn.functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, every))
-    shares = weights / weights.sum(-1, keepdim=True).clamp(min=1)
-    return (shares[..., None] * groups).sum(2)
-
-
-def pooled_spans(where: Tensor, every: int) -> Tensor:
-    """From the start of the first to the end of the last. (m, 2) -> (ceil(m / every), 2)"""
-    last = torch.arange(every - 1, len(where) + every - 1, every).clamp(max=len(where) - 1)
-    return torch.stack([where[::every, 0], where[last.to(where.device), 1]], -1)

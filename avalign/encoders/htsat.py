@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from avalign.batch import Tokens
-from avalign.encoders.clips import clip, padded
-from avalign.encoders.folders import StockTower
-from avalign.encoders.places import spans, within
+from avalign.encoders.positions import spans, within
+from avalign.encoders.preprocessing import PaddedClip
 from avalign.errors import AvalignError
+from avalign.types import Tokens
+from avalign.weights.folders import StockTower
 
 RATE, SECONDS, HOP, LOWEST, HIGHEST = 48_000, 10, 480, 50, 14_000  # Hz, s, samples, Hz, Hz: all CLAP models
 
@@ -27,7 +27,7 @@ class HtsAt(StockTower):
     padding:   what follows a clip that is shorter than the window: "zeros", or "repeatpad"
     """
 
-    where: Tensor
+    times: Tensor
     filters: Tensor
     window: Tensor
 
@@ -45,6 +45,7 @@ class HtsAt(StockTower):
 
         self.sample_rate = int(extractor.sampling_rate)
         self.seconds = float(extractor.max_length_s)
+        self.preprocessing = PaddedClip(self.sample_rate, self.seconds, "CLAP", padding=self.padding)
         self.hop, self.fft = int(extractor.hop_length), int(extractor.fft_window_size)
         spaced = extractor.mel_filters if extractor.truncation == "fusion" else extractor.mel_filters_slaney
         self.register_buffer("filters", torch.from_numpy(spaced).float(), persistent=False)
@@ -63,16 +64,8 @@ class HtsAt(StockTower):
         rows, columns = (side // 2 ** (len(settings.depths) - 1) for side in encoder.patch_embed.grid_size)
         self.bands, self.steps = rows // ratio, columns * ratio
         self.width, self.token_count = encoder.num_features, self.bands * self.steps
-        where = spans(self.steps, self.seconds).repeat_interleave(self.bands, dim=0)
-        self.register_buffer("where", where, persistent=False)
-
-    def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, padded as chosen."""
-        audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="CLAP")
-        samples = round(self.seconds * self.sample_rate)
-        if self.padding == "repeatpad" and 0 < len(audio) < samples:
-            audio = np.tile(audio, samples // len(audio))
-        return padded(audio, samples)
+        times = spans(self.steps, self.seconds).repeat_interleave(self.bands, dim=0)
+        self.register_buffer("times", times, persistent=False)
 
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, 1, frames, mel bands) in dB, as transformers' ClapFeatureExtractor has them."""
@@ -84,11 +77,11 @@ class HtsAt(StockTower):
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:
         features = self.spectrogram(x).to(self.model.dtype)
-        values = self.model(input_features=features).last_hidden_state  # (b, width, bands, steps)
-        values = values.permute(0, 3, 2, 1).flatten(1, 2)
+        values = self.model(input_features=features).last_hidden_state
+        values = rearrange(values, "b width bands steps -> b (steps bands) width")
         if self.padding == "repeatpad" and seconds is not None:  # repeated to the end, if there is a sound
             seconds = torch.where(seconds > 0, self.seconds, 0.0)
-        return Tokens(values, within(self.where, seconds, len(values)), self.where)
+        return Tokens(values, within(self.times, seconds, len(values)), times=self.times)
 
 
 def extractor_for(settings: Any, truncation: str, fft: int = 1024) -> Any:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from avalign.encoders.folders import config_of
+from avalign.config.recipe import Share
 from avalign.encoders.htsat import HtsAt, extractor_for
-from avalign.encoders.weights import hub_file, load_all, read_weights
 from avalign.errors import AvalignError
-from avalign.recipe import Share
+from avalign.weights.folders import config_of
+from avalign.weights.pretrained import hub_file, load_all, read_weights
 
 REPOSITORY = "lukewys/laion_clap"  # where the package itself fetches its checkpoints
 AMODELS = {  # what the package calls the towers' sizes -> first width, blocks of the four stages

@@ -9,9 +9,11 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
-from avalign.encoders.places import patch_boxes, spans, within
-from avalign.recipe import Positive
+from avalign.config.recipe import Positive
+from avalign.encoders.positions import patch_boxes, spans, within
+from avalign.encoders.preprocessing import SmallClip, SmallImage
+from avalign.interfaces import AudioEncoder, ImageEncoder
+from avalign.types import Tokens
 
 
 class Residual(nn.Module):
@@ -36,15 +38,13 @@ def _down(dim_in: int, dim_out: int, stride: tuple[int, int]) -> nn.Sequential:
     return nn.Sequential(nn.GroupNorm(8, dim_in), nn.GELU(), nn.Conv2d(dim_in, dim_out, 3, stride, padding=1))
 
 
-class SmallImageEncoder(nn.Module):
+class SmallImageEncoder(nn.Module, ImageEncoder):
     """Residual convolutions that end in one token a cell of 8 x 8 px.
 
     size:   px, both sides; pictures are squeezed to a square of this size
     width:  of a token
     blocks: residual blocks on the final grid
     """
-
-    pretrained = False
 
     def __init__(
         self, *, size: PositiveInt = 64, width: PositiveInt = 128, blocks: NonNegativeInt = 1
@@ -54,6 +54,7 @@ class SmallImageEncoder(nn.Module):
             raise ValueError(f"size is {size}: a multiple of 8 is needed, for cells of 8 x 8 px")
         self.size, self.width = size, width
         self.token_count = (size // 8) ** 2
+        self.preprocessing = SmallImage(size)
         self.body = nn.Sequential(
             nn.Conv2d(3, 48, 6, 4, padding=1),
             Residual(48),
@@ -62,23 +63,14 @@ class SmallImageEncoder(nn.Module):
         )
         self.out = nn.Linear(96, width)
         self.norm = nn.LayerNorm(width)
-        self.register_buffer("where", patch_boxes(size // 8, size // 8), persistent=False)
-
-    def prepare(self, image: np.ndarray) -> Tensor:
-        """(h, w, 3) uint8 -> (3, size, size), about -1..1"""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-        if pixels.shape[1:] != (self.size, self.size):
-            pixels = nn.functional.interpolate(
-                pixels[None], (self.size, self.size), mode="bilinear", antialias=True
-            )[0]
-        return pixels / 127.5 - 1
+        self.register_buffer("boxes", patch_boxes(size // 8, size // 8), persistent=False)
 
     def forward(self, x: Tensor) -> Tokens:
         values = self.norm(self.out(self.body(x).flatten(2).transpose(1, 2)))
-        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), self.where)
+        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), boxes=self.boxes)
 
 
-class SmallAudioEncoder(nn.Module):
+class SmallAudioEncoder(nn.Module, AudioEncoder):
     """A log-mel spectrogram through convolutions to one token for every ten frames of 20 ms.
 
     sample_rate: Hz
@@ -87,8 +79,6 @@ class SmallAudioEncoder(nn.Module):
     width:       of a token; a multiple of 8
     blocks:      residual blocks before the bands are joined
     """
-
-    pretrained = False
 
     def __init__(
         self,
@@ -109,6 +99,7 @@ class SmallAudioEncoder(nn.Module):
             raise ValueError(f"seconds is {seconds}: a multiple of 0.2 is needed, the length of a token")
         self.sample_rate, self.seconds, self.width = sample_rate, seconds, width
         self.token_count = round(seconds * 5)
+        self.preprocessing = SmallClip(sample_rate, seconds)
         self.hop = sample_rate // 50
         self.window = 2 ** int(np.ceil(np.log2(2.5 * self.hop)))
         bank = mel_filter_bank(
@@ -116,7 +107,7 @@ class SmallAudioEncoder(nn.Module):
         )
         self.register_buffer("bank", torch.from_numpy(bank).float(), persistent=False)
         self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
-        self.register_buffer("where", spans(self.token_count, seconds), persistent=False)
+        self.register_buffer("times", spans(self.token_count, seconds), persistent=False)
         self.body = nn.Sequential(
             nn.Conv2d(1, 24, 5, (2, 2), padding=2),
             _down(24, 48, (2, 1)),
@@ -126,13 +117,6 @@ class SmallAudioEncoder(nn.Module):
         self.join = nn.Conv1d(64 * (mels // 8), width, 5, 5)
         self.near = nn.Sequential(nn.GroupNorm(8, width), nn.GELU(), nn.Conv1d(width, width, 3, padding=1))
         self.norm = nn.LayerNorm(width)
-
-    def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,), silence added at the end"""
-        from avalign.data.media import fit_length, resample
-
-        audio = resample(audio, sample_rate, self.sample_rate)
-        return torch.from_numpy(fit_length(audio, round(self.seconds * self.sample_rate)))
 
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, 1, mels, frames), log power, about unit scale"""
@@ -147,4 +131,4 @@ class SmallAudioEncoder(nn.Module):
         bands = self.body(self.spectrogram(x))
         values = self.join(bands.flatten(1, 2))
         values = self.norm((values + self.near(values)).transpose(1, 2))
-        return Tokens(values, within(self.where, seconds, len(values)), self.where)
+        return Tokens(values, within(self.times, seconds, len(values)), times=self.times)

@@ -6,19 +6,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
-from avalign.encoders.places import patch_boxes
+from avalign.config.recipe import Share
+from avalign.encoders.positions import patch_boxes
+from avalign.encoders.preprocessing import SquareImage, colour
 from avalign.encoders.timm_network import converted, create, find, grid_of, side
-from avalign.encoders.weights import Loaded, load_all, read_weights
-from avalign.recipe import Share
+from avalign.interfaces import ImageEncoder
+from avalign.types import Tokens
+from avalign.weights.pretrained import Loaded, load_all, read_weights
 
 
-class TimmImageEncoder(nn.Module):
+class TimmImageEncoder(nn.Module, ImageEncoder):
     """The patches of a timm network after its last norm before pooling, without class or register tokens.
 
     model:      timm's name, with the tag of its weights: vit_base_patch16_clip_quickgelu_224.openai,
@@ -44,7 +45,7 @@ class TimmImageEncoder(nn.Module):
     `loaded` is the report of what was loaded, None for random weights.
     """
 
-    where: Tensor
+    boxes: Tensor
 
     def __init__(
         self,
@@ -73,22 +74,14 @@ class TimmImageEncoder(nn.Module):
             self._drop_heads()
         self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
         self.width, self.token_count = self.grid.width, self.grid.rows * self.grid.columns
-        # No buffers: `prepare` stays on the CPU, whatever device the model is built on.
-        self._mean, self._std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
-        self._filter = settings["interpolation"]
-        self.register_buffer("where", patch_boxes(self.grid.rows, self.grid.columns), persistent=False)
-
-    def prepare(self, image: np.ndarray) -> Tensor:
-        """(h, w, 3) uint8 -> (3, size, size). Squeezed, not cropped: boxes in 0..1 stay true."""
-        from PIL import Image
-
-        how = Image.Resampling.__members__.get(self._filter.upper(), Image.Resampling.BICUBIC)
-        square = np.asarray(Image.fromarray(image).resize((self.size, self.size), how), np.float32) / 255
-        return torch.from_numpy((square - self._mean) / self._std).permute(2, 0, 1).contiguous()
+        self.preprocessing = SquareImage(
+            self.size, colour(settings["mean"]), colour(settings["std"]), settings["interpolation"]
+        )
+        self.register_buffer("boxes", patch_boxes(self.grid.rows, self.grid.columns), persistent=False)
 
     def forward(self, x: Tensor) -> Tokens:
         values = self.grid.patches(self.model.forward_features(x))
-        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), self.where)
+        return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool), boxes=self.boxes)
 
     def train(self, mode: bool = True) -> TimmImageEncoder:
         """A frozen network stays in evaluation mode: batch norms would learn from every batch otherwise."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from avalign.encoders.weights import hub_file, model_file
 from avalign.errors import AvalignError
-from avalign.json_file import read_json
+from avalign.system.json_file import read_json
+from avalign.weights.pretrained import hub_file, model_file
 
 FILES = (
     "model.safetensors",
@@ -159,8 +160,10 @@ class Grid:
     def patches(self, features: Tensor) -> Tensor:
         """What forward_features gave -> (b, rows * columns, width), row by row."""
         if self.layout == "NCHW":
-            return features.flatten(2).transpose(1, 2)
-        return features.flatten(1, 2) if self.layout == "NHWC" else features[:, self.prefix :]
+            return rearrange(features, "b d rows columns -> b (rows columns) d")
+        if self.layout == "NHWC":
+            return rearrange(features, "b rows columns d -> b (rows columns) d")
+        return features[:, self.prefix :]
 
 
 def grid_of(build: Callable[[], Any], px: int, found: Network) -> Grid:

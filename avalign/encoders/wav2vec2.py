@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
-from avalign.encoders.clips import clip, padded, pooled, pooled_spans
-from avalign.encoders.folders import StockTower, config_of, extractor_of, load_tower
-from avalign.encoders.places import spans_about, within
+from avalign.config.recipe import Positive, Share
+from avalign.encoders.positions import spans_about, within
+from avalign.encoders.preprocessing import PaddedClip
 from avalign.errors import AvalignError
-from avalign.recipe import Positive, Share
+from avalign.layers.pooling import pooled, pooled_spans
+from avalign.types import Tokens
+from avalign.weights.folders import StockTower, config_of, extractor_of, load_tower
 
 STOCK: dict[str, dict[str, Any]] = {  # the base sizes, which their configurations have by default
     "facebook/wav2vec2-base": {},
@@ -45,7 +45,7 @@ class WaveformAudioEncoder(StockTower):
                 by a warning and in `loaded`
 
     Shapes: (b, samples) -> (b, ceil(m / pool), width), in order of time, m = 499 for 10 s
-    A token sees 25 ms and begins 20 ms after the one before. Its span is the stretch of the clip nearer to
+    A token sees 25 ms and begins 20 ms after the one before. Its span is the segment of the clip nearer to
     its middle than to another's, the first from 0 and the last to the end; tokens whose span begins after the
     clip's end are masked. Padding changes nothing: a clip gives the tokens that the model gives for that clip
     alone, with as much silence as completes the last token. Three things would break that: attention, which
@@ -56,7 +56,7 @@ class WaveformAudioEncoder(StockTower):
     channels are not masked at random in training (SpecAugment), and no layer is dropped.
     """
 
-    where: Tensor
+    times: Tensor
 
     def __init__(
         self,
@@ -90,8 +90,11 @@ class WaveformAudioEncoder(StockTower):
             stock=STOCK,
             otherwise=lambda: transformers.Wav2Vec2FeatureExtractor(),
         )
-        self.sample_rate, self.normalised = int(extractor.sampling_rate), bool(extractor.do_normalize)
+        self.sample_rate = int(extractor.sampling_rate)
         self.seconds, self.pool, self.width = seconds, pool, settings.hidden_size
+        self.preprocessing = PaddedClip(
+            self.sample_rate, seconds, "this encoder", normalised=bool(extractor.do_normalize)
+        )
         self.model = transformers.AutoModel.from_config(settings)
         if pretrained:
             self.loaded = load_tower(
@@ -115,15 +118,8 @@ class WaveformAudioEncoder(StockTower):
             raise AvalignError(f"seconds is {seconds}: a token needs {self.field / self.sample_rate:g} s.")
         middles = (torch.arange(count) * self.stride + self.field / 2) / self.sample_rate
         self.register_buffer("_each", spans_about(middles, seconds), persistent=False)
-        self.register_buffer("where", pooled_spans(self._each, pool), persistent=False)
-        self.token_count = len(self.where)
-
-    def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, zeros after the end"""
-        audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="this encoder")
-        if self.normalised:
-            audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
-        return padded(audio, round(self.seconds * self.sample_rate))
+        self.register_buffer("times", pooled_spans(self._each, pool), persistent=False)
+        self.token_count = len(self.times)
 
     def forward(self, x: Tensor, seconds: Tensor | None = None) -> Tokens:
         real = within(self._each, seconds, len(x))
@@ -137,7 +133,7 @@ class WaveformAudioEncoder(StockTower):
             values = self._attend(self._features(x, samples), heard.long())
         if self.pool > 1:
             values = pooled(values, real, self.pool)
-        return Tokens(values, within(self.where, seconds, len(values)), self.where)
+        return Tokens(values, within(self.times, seconds, len(values)), times=self.times)
 
     def _attend(self, features: Tensor, mask: Tensor | None) -> Tensor:
         if torch.compiler.is_compiling():

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from avalign.batch import Tokens
-from avalign.encoders.clips import clip, padded, pooled, pooled_spans
-from avalign.encoders.folders import StockTower, config_of, extractor_of, load_tower
-from avalign.encoders.places import spans, within
+from avalign.config.recipe import Positive, Share
+from avalign.encoders.positions import spans, within
+from avalign.encoders.preprocessing import PaddedClip
 from avalign.errors import AvalignError
-from avalign.recipe import Positive, Share
+from avalign.layers.pooling import pooled, pooled_spans
+from avalign.types import Tokens
+from avalign.weights.folders import StockTower, config_of, extractor_of, load_tower
 
 
 def _sizes(width: int, layers: int, mels: int = 80) -> dict[str, int]:
@@ -64,7 +64,7 @@ class WhisperAudioEncoder(StockTower):
     Source: Radford et al., arXiv:2212.04356. The spectrogram is computed in float32 in `forward`.
     """
 
-    where: Tensor
+    times: Tensor
     filters: Tensor
     window: Tensor
 
@@ -119,16 +119,12 @@ class WhisperAudioEncoder(StockTower):
             )
 
         self.seconds, self.width = count * step, settings.d_model
+        self.preprocessing = PaddedClip(self.sample_rate, self.seconds, "this Whisper")
         self.register_buffer("filters", torch.from_numpy(extractor.mel_filters).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
         self.register_buffer("_each", spans(count, self.seconds), persistent=False)
-        self.register_buffer("where", pooled_spans(self._each, pool), persistent=False)
-        self.token_count = len(self.where)
-
-    def prepare(self, audio: np.ndarray, sample_rate: int) -> Tensor:
-        """(samples,) at any rate -> (seconds * self.sample_rate,) at the model's rate, then silence"""
-        audio = clip(audio, sample_rate, rate=self.sample_rate, seconds=self.seconds, model="this Whisper")
-        return padded(audio, round(self.seconds * self.sample_rate))
+        self.register_buffer("times", pooled_spans(self._each, pool), persistent=False)
+        self.token_count = len(self.times)
 
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(b, samples) -> (b, mel bands, frames), as transformers' WhisperFeatureExtractor has them."""
@@ -144,4 +140,4 @@ class WhisperAudioEncoder(StockTower):
         values = self.model(self.spectrogram(x).to(self.model.dtype)).last_hidden_state
         if self.pool > 1:
             values = pooled(values, within(self._each, seconds, len(values)), self.pool)
-        return Tokens(values, within(self.where, seconds, len(values)), self.where)
+        return Tokens(values, within(self.times, seconds, len(values)), times=self.times)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from avalign.attention import softmax_over_real
-from avalign.batch import Fused, Tokens
-from avalign.place_embedding import Place
+from avalign.interfaces import Fusion
+from avalign.layers.attention import softmax_over_real
+from avalign.layers.position_embedding import FourierEmbedding, spans_of
+from avalign.types import Fused, Tokens
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
@@ -46,10 +47,10 @@ class Attend(nn.Module):
         return asking.values + asking_place + where + mixed, weights
 
 
-class AvaceAdapters(nn.Module):
+class AvaceAdapters(nn.Module, Fusion):
     """Two-way cross attention between patches and audio tokens, with both attention maps.
 
-    The time of a film's frames is said as that of the sound is, so that the two can be compared.
+    The time of a video's frames is said as that of the sound is, so that the two can be compared.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
     Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
@@ -61,16 +62,16 @@ class AvaceAdapters(nn.Module):
     def __init__(self, dim: int, *, hidden: int | None = None, seconds: float = 10.0) -> None:
         super().__init__()
         hidden = 2 * dim if hidden is None else hidden
-        self.image_place = Place(dim, axes=2, unit=1.0)
-        self.audio_place = Place(dim, axes=1, unit=seconds, bands=6)
+        self.image_place = FourierEmbedding(dim, axes=2, unit=1.0)
+        self.audio_place = FourierEmbedding(dim, axes=1, unit=seconds, bands=6)
         self.over_image = Attend(dim, hidden)
         self.over_audio = Attend(dim, hidden)
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
-        place = self.image_place(image.where) if image.where is not None else image.values.new_zeros(())
-        if image.when is not None:  # a frame is a moment: a span without length
-            place = place + self.audio_place(image.when[..., None].expand(-1, -1, 2))
-        time = self.audio_place(audio.where) if audio.where is not None else audio.values.new_zeros(())
+        place = self.image_place(image.boxes) if image.boxes is not None else image.values.new_zeros(())
+        if image.frame_times is not None:
+            place = place + self.audio_place(spans_of(image))
+        time = self.audio_place(audio.times) if audio.times is not None else audio.values.new_zeros(())
         heard, image_map = self.over_image(audio, image, time, place)
         seen, audio_map = self.over_audio(image, audio, place, time)
         return Fused(

@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from avalign.attention import Attention, FeedForward, softmax_over_real
-from avalign.batch import Fused, Tokens
-from avalign.place_embedding import TokenPlace
+from avalign.interfaces import Fusion
+from avalign.layers.attention import Attention, FeedForward, softmax_over_real
+from avalign.layers.position_embedding import PositionEmbedding
+from avalign.types import Fused, Tokens
 
 
 class SelfAttend(nn.Module):
@@ -32,7 +33,7 @@ class SelfAttend(nn.Module):
         return self.attention.scores(self.norm(asking), self.norm(asked))
 
 
-class Concat(nn.Module):
+class Concat(nn.Module, Fusion):
     """Self-attention over both token sets together, told apart by modality, place and time.
 
     A map is the cross-modal block of the last layer's attention: of each query, what it gives to the keys of
@@ -60,7 +61,7 @@ class Concat(nn.Module):
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers is {layers}: at least one is needed")
-        self.place = TokenPlace(dim, seconds=seconds)
+        self.place = PositionEmbedding(dim, seconds=seconds)
         self.image_kind = nn.Parameter(0.02 * torch.randn(dim))
         self.audio_kind = nn.Parameter(0.02 * torch.randn(dim))
         width = 4 * dim if hidden is None else hidden

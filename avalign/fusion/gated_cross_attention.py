@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from avalign.attention import Attention, FeedForward, softmax_over_real
-from avalign.batch import Fused, Tokens
-from avalign.place_embedding import TokenPlace
+from avalign.interfaces import Fusion
+from avalign.layers.attention import Attention, FeedForward, softmax_over_real
+from avalign.layers.position_embedding import PositionEmbedding
+from avalign.types import Fused, Tokens
 
 
 class GatedAttend(nn.Module):
@@ -38,7 +39,7 @@ class GatedAttend(nn.Module):
         return values, weights.mean(1)
 
 
-class GatedCrossAttention(nn.Module):
+class GatedCrossAttention(nn.Module, Fusion):
     """Patches and audio tokens attend to each other, layer by layer, through gates that begin closed.
 
         x = x + tanh(a) attention(x, y);   x = x + tanh(b) feed_forward(x)
@@ -69,7 +70,7 @@ class GatedCrossAttention(nn.Module):
         if layers < 1:
             raise ValueError(f"layers is {layers}: at least one is needed")
         width = 4 * dim if hidden is None else hidden
-        self.place = TokenPlace(dim, seconds=seconds)
+        self.place = PositionEmbedding(dim, seconds=seconds)
         self.over_image = nn.ModuleList(GatedAttend(dim, heads, width) for _ in range(layers))
         self.over_audio = nn.ModuleList(GatedAttend(dim, heads, width) for _ in range(layers))
 

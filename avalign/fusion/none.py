@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from avalign.batch import Fused, Tokens
+from avalign.interfaces import Fusion
+from avalign.types import Fused, Tokens
 
 
-class NoFusion(nn.Module):
+class NoFusion(nn.Module, Fusion):
     """The base of an ablation: tokens unchanged, no attention maps (AVACE cannot be used with it)."""
 
     def __init__(self, dim: int) -> None:

@@ -8,19 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalign.batch import IGNORED, Tokens
+from avalign import interfaces
 from avalign.llm.chat import AUDIO, IMAGE, Chat
+from avalign.types import IGNORED, Tokens
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(nn.Module, interfaces.LanguageModel):
     """A causal LM with its tokenizer. Subclasses say where both come from.
 
     tokenizer: when not given, `load_tokenizer` is asked for it, and only once there is text to read: a model
                that is built to be counted needs none
     """
-
-    pretrained = False  # whether its weights, but for LoRA's, can be had elsewhere
-    system: str | None = None  # prompt
 
     def __init__(self, lm: nn.Module, tokenizer: Any = None) -> None:
         super().__init__()
@@ -32,6 +30,24 @@ class LanguageModel(nn.Module):
         self._window: int | None = getattr(text, "sliding_window", None) if slides else None
         if tokenizer is not None:
             self.tokenizer = tokenizer
+
+    @property
+    def positions(self) -> int | None:
+        """How many ids it can read and write, where its configuration says; stretched rotary ones in full."""
+        text = self.lm.config.get_text_config()
+        known = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
+        if not isinstance(known, int):
+            return None
+        rotary = getattr(text, "rope_parameters", None) or {}
+        for each in (rotary, *(inner for inner in rotary.values() if isinstance(inner, dict))):
+            before = each.get("original_max_position_embeddings") or text.max_position_embeddings
+            known = max(known, int(before * (each.get("factor") or 1)))
+        return known
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it learns by LoRA, which is saved in peft's format."""
+        return hasattr(self.lm, "peft_config")
 
     # text to ids
 
@@ -62,14 +78,6 @@ class LanguageModel(nn.Module):
         named = getattr(stock, "eos_token_id", None)
         found = [self.end_id, self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
         return list(dict.fromkeys(i for i in found if i is not None))
-
-    def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
-        """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
-        return self.chat.prompt_ids(instruction, image_tokens, audio_tokens)
-
-    def response_ids(self, response: str) -> list[int]:
-        """Ids of an answer, with the token that ends it."""
-        return self.chat.response_ids(response)
 
     # what connectors may ask for
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from avalign.errors import AvalignError, suggest
 from avalign.llm.base import LanguageModel
 from avalign.llm.chat import TEMPLATES, template_named
+from avalign.llm.lora import with_lora
 from avalign.llm.shapes import SHAPES
 from avalign.llm.small import digit_tokenizer
+from avalign.llm.tokenizer_files import first_line, saved_tokenizer, tokenizer_of
+from avalign.weights.tensors import is_finite, read_tensors, refuse_not_finite
 
 
 class HuggingFaceLlm(LanguageModel):
@@ -70,7 +72,7 @@ class HuggingFaceLlm(LanguageModel):
             template = template_named(template)
         lm = released(model, dtype, quantisation) if pretrained else _drawn(model, config, dtype)
         if tuning == "lora":
-            lm = _with_lora(lm, rank, alpha, dropout, targets, dora)
+            lm = with_lora(lm, rank, alpha, dropout, targets, dora)
         super().__init__(lm)
         self._tokenizer_from = (texts, model, tokenizer, template)
         self.system, self.tuning, self.quantisation = system, tuning, quantisation
@@ -81,21 +83,23 @@ class HuggingFaceLlm(LanguageModel):
             _ = self.chat  # a tokenizer or template that will not do is named before training
 
     def load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
         texts, model, given, template = self._tokenizer_from
         folder = texts if isinstance(texts, Path) else model if given is None else given
-        if not isinstance(texts, Path) and given == "digits":
+        if isinstance(texts, Path):
+            tokenizer = saved_tokenizer(texts)
+        elif given == "digits":
             tokenizer = digit_tokenizer(texts)
         else:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(folder)
-            except (OSError, ValueError) as error:
+                tokenizer = tokenizer_of(folder)
+            except AvalignError as error:
+                raise AvalignError(f"model.llm.tokenizer: {error}") from error
+            except Exception as error:  # the library raises that very class for a tokenizer.json cut short
                 raise AvalignError(
                     f"model.llm.tokenizer: {str(folder)!r} could not be loaded as a tokenizer. It is neither "
                     f"a folder with tokenizer.json nor a hub id that is reachable or cached (fetch it with "
                     f"`hf download {folder}`; `tokenizer: digits` needs no download). The library says: "
-                    f"{str(error).splitlines()[0]}"
+                    f"{first_line(error)}"
                 ) from error
         saved = isinstance(texts, Path) and tokenizer.chat_template is not None
         if template is not None and not saved:  # a run keeps its template beside its tokenizer
@@ -114,20 +118,24 @@ class HuggingFaceLlm(LanguageModel):
         return tokenizer
 
 
+# by what a config.json holds, beside huggingface_hub's own
+_MISREAD = (OSError, ValueError, KeyError, TypeError, ArithmeticError)
+
 # ---- weights --------------------------------------------------------------------------------------
 
 
 def released(model: str, dtype: str = "auto", quantisation: str = "none") -> Any:
     """The model with all of its own weights and no others, or AvalignError."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "trust_remote_code": False}
     options["ignore_mismatched_sizes"] = True  # they are refused by name, below
     if quantisation != "none":
         options["quantization_config"] = _quantised(quantisation, dtype)
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         text = config.get_text_config()
         kind: Any = AutoModelForCausalLM
         if text is not config:  # eyes, ears and a language model: the last one alone
@@ -137,12 +145,12 @@ def released(model: str, dtype: str = "auto", quantisation: str = "none") -> Any
                 "key_mapping": {r"^(model\.language_model|language_model\.model)\.": "model."},
             }
         lm, report = kind.from_pretrained(model, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (*_MISREAD, SafetensorError, StrictDataclassError) as error:
         raise AvalignError(
             f"model.llm.model: {model!r} could not be loaded as a causal language model. It is neither "
             f"a folder with config.json, tokenizer and safetensors nor a hub id that is reachable or "
             f"cached (fetch it with `hf download {model}`). The library says: "
-            f"{str(error).splitlines()[0]}"
+            f"{' '.join(str(error).split())[:300] or type(error).__name__}"
         ) from error
     missing = sorted(report["missing_keys"])
     missing += [
@@ -161,7 +169,19 @@ def released(model: str, dtype: str = "auto", quantisation: str = "none") -> Any
             f"model.llm.model: {model!r} holds {len(extra)} weights that its architecture "
             f"({type(lm).__name__}) has no place for: {', '.join(extra[:5])}"
         )
+    if not all(map(is_finite, lm.state_dict().values())):
+        _refuse_files(model)
+        refuse_not_finite(model, lm.state_dict())
     return _greedy(lm)
+
+
+def _refuse_files(model: str) -> None:
+    """AvalignError that names the file, of a model that is known to hold nan or infinity."""
+    from transformers.utils import cached_file
+
+    folder = Path(cached_file(model, "config.json")).parent
+    for file in sorted(folder.glob("*.safetensors")):
+        refuse_not_finite(file, read_tensors(file))
 
 
 def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
@@ -175,13 +195,13 @@ def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
         fields = {}
     elif Path(model).is_dir() or not fields:
         try:
-            fields = AutoConfig.from_pretrained(model).get_text_config().to_dict()
-        except (OSError, ValueError, KeyError) as error:
+            fields = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config().to_dict()
+        except (*_MISREAD, StrictDataclassError) as error:
             raise AvalignError(
                 f"model.llm.model: the shapes of {model!r} are not known: it is no folder with config.json, "
                 f"no hub id that is reachable or cached, and not in avalign/llm/shapes.py."
                 f"{suggest(model, SHAPES)} Or give `config` with model_type. The library says: "
-                f"{str(error).splitlines()[0]}"
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
     if "num_hidden_layers" in changes:
         fields.pop("layer_types", None)  # of as many layers as there were
@@ -198,7 +218,7 @@ def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
         whole = AutoConfig.for_model(kind, **fields).get_text_config()
         chosen = (whole.dtype or "float32") if dtype == "auto" else dtype
         lm = AutoModelForCausalLM.from_config(whole, dtype=chosen)
-    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, StrictDataclassError) as error:
         why = " ".join(str(error).split())
         raise AvalignError(f"model.llm.config: no language model can be built from it: {why}") from error
     return _greedy(lm)
@@ -249,50 +269,3 @@ def _quantised(quantisation: str, dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else getattr(torch, dtype),
     )
-
-
-# ---- LoRA -----------------------------------------------------------------------------------------
-
-
-def _with_lora(lm: Any, rank: int, alpha: int, dropout: float, targets: str | list[str], dora: bool) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=_targets(lm, targets),
-        use_dora=dora,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(lm, settings)
-    except ValueError as error:
-        raise AvalignError(f"model.llm.targets: {error}") from error
-
-
-def _targets(lm: nn.Module, targets: str | list[str]) -> str | list[str]:
-    """Names of linear maps as peft takes them; each one must be there."""
-    if targets == "all-linear":
-        return targets
-    linear = [name.split(".") for name, module in lm.named_modules() if isinstance(module, nn.Linear)]
-    if targets == "attention":
-        found = {
-            path[-1] for path in linear if any("attn" in part or "attention" in part for part in path[:-1])
-        }
-        if not found:
-            raise AvalignError(
-                "model.llm.targets: this model has no linear maps in modules called attention: name them."
-                f"{suggest('', {path[-1] for path in linear})}"
-            )
-        return sorted(found)
-    asked = [targets] if isinstance(targets, str) else targets
-    for name in asked:
-        if not any(path[-name.count(".") - 1 :] == name.split(".") for path in linear):
-            raise AvalignError(
-                f"model.llm.targets: no linear map of this model is called {name!r}."
-                f"{suggest(name, {path[-1] for path in linear})} Or all-linear, or attention."
-            )
-    if not asked:
-        raise AvalignError("model.llm.targets: is empty: name at least one linear map, or `tuning: frozen`.")
-    return asked

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 
+from avalign.config.recipe import Share
 from avalign.llm.base import LanguageModel
 from avalign.llm.chat import PLACES, TEMPLATES
+from avalign.llm.tokenizer_files import saved_tokenizer
 
 
 def digit_tokenizer(texts: Sequence[str], vocabulary: int = 1024) -> Any:
@@ -53,29 +56,30 @@ def _without_places(text: str) -> str:
 class SmallLlama(LanguageModel):
     """A Llama trained from scratch, with a tokenizer built from the source's texts (numbers digit by digit).
 
-    hidden:  width of the model
-    layers:  number of blocks
-    heads:   of each attention
-    feed:    width of each feed-forward layer; 3 * hidden when not given
-    dropout: of the attention weights
+    hidden:    width of the model
+    layers:    number of blocks
+    heads:     of each attention
+    feed:      width of each feed-forward layer; 3 * hidden when not given
+    dropout:   of the attention weights
+    positions: ids that it can read and write
     """
 
     def __init__(
         self,
         texts: Sequence[str] | Path,
         *,
-        hidden: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        feed: int | None = None,
-        dropout: float = 0.0,
+        hidden: PositiveInt = 128,
+        layers: PositiveInt = 4,
+        heads: PositiveInt = 4,
+        feed: PositiveInt | None = None,
+        dropout: Share = 0.0,
+        positions: PositiveInt = 1024,
     ) -> None:
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM
 
-        if isinstance(texts, Path):
-            tokenizer = AutoTokenizer.from_pretrained(texts, local_files_only=True)
-        else:
-            tokenizer = digit_tokenizer(texts)
+        if hidden % heads or hidden // heads % 2:
+            raise ValueError(f"hidden {hidden} is not {heads} heads of an even width each")
+        tokenizer = saved_tokenizer(texts) if isinstance(texts, Path) else digit_tokenizer(texts)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden,
@@ -83,7 +87,7 @@ class SmallLlama(LanguageModel):
             num_attention_heads=heads,
             intermediate_size=3 * hidden if feed is None else feed,
             attention_dropout=dropout,
-            max_position_embeddings=1024,
+            max_position_embeddings=positions,
             initializer_range=hidden**-0.5,
             tie_word_embeddings=False,
             bos_token_id=None,

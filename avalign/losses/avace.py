@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from avalign.losses.value import LossValue
-from avalign.recipe import NonNegative
+from avalign.config.recipe import NonNegative
+from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
 TINY = 1e-30  # added inside a logarithm: far below any attention that float32 can still learn from
 
 
-class AVACE(nn.Module):
+class AVACE(PerSampleLoss):
     """Attention of the two adapters against the true boxes (space) and the true intervals (time).
 
         sum            lambda1 * (1 - inside) + lambda2 * outside        (the paper's)
@@ -41,8 +41,9 @@ class AVACE(nn.Module):
     Shapes:  image_map (b, m, n), audio_map (b, n, m): rows sum to 1 over real keys;
              patch_target (b, n), time_target (b, m) in 0..1, the covered share of each token;
              has_box, has_interval (b,) bool; audio_mask (b, m), image_mask (b, n), True where real
-    Returns: LossValue; parts space, time, and the attention mass inside / inside_time, averaged over
-             the samples that have a box / an interval (nan where none has)
+    Returns: (), or (b,) with reduction="none". `terms`: a LossValue; parts space, time, and the attention
+             mass inside / inside_time, averaged over the samples that have a box / an interval (nan where
+             none has)
     Source:  Meerkat, arXiv:2407.01851, section 3.3; dice as in V-Net, arXiv:1606.04797, section 3
     """
 
@@ -54,8 +55,9 @@ class AVACE(nn.Module):
         form: Literal["sum", "cross_entropy", "dice"] = "sum",
         space_weight: NonNegative = 1.0,
         time_weight: NonNegative = 1.0,
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction)
         if form not in ("sum", "cross_entropy", "dice"):
             raise ValueError(f"AVACE: form must be 'sum', 'cross_entropy' or 'dice', not {form!r}")
         self.check_options({"space_weight": space_weight, "time_weight": time_weight})
@@ -68,7 +70,7 @@ class AVACE(nn.Module):
         if options["space_weight"] == options["time_weight"] == 0:
             raise ValueError("AVACE: space_weight and time_weight are both 0: nothing is left to learn")
 
-    def forward(
+    def terms(
         self,
         image_map: Tensor,
         audio_map: Tensor,

@@ -7,21 +7,21 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
+from avalign.config.recipe import Positive, Share
 from avalign.losses.backends import refuse_clash, solver
-from avalign.losses.value import LossValue
+from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, squared_euclidean_cost
 from avalign.ot.engine import Engine
 from avalign.ot.sinkhorn import check_settings
-from avalign.recipe import Positive, Share
 
 COSTS = {"cosine": cosine_cost, "squared_euclidean": squared_euclidean_cost}
 Part = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 
 
-class AVOpT(nn.Module):
+class AVOpT(PerSampleLoss):
     """Cost of carrying an image's patches onto its clip's audio tokens, averaged over the batch.
 
         min over T in Pi(u, v) of <T, C>,   C_ij = 1 - cos(image_i, audio_j)
@@ -35,7 +35,7 @@ class AVOpT(nn.Module):
     cost:      "cosine", "squared_euclidean" (|image_i - audio_j|^2) or, in Python, any function of image,
                audio and their masks that gives (b, n, m)
     epsilon:   entropic smoothing in units of the cost; not for exact and ipot
-    rounds:    at most so many Sinkhorn rounds for an item (None: 1000); ipot does exactly so many (None: 30)
+    iterations: at most so many of Sinkhorn's for an item (None: 1000); ipot makes exactly so many (None: 30)
     tolerance: an item is done when its marginals are off by no more than this (L1, total mass 1); sinkhorn,
                unbalanced and partial look
     value:     "dual", the smoothed optimum itself; "primal", <T, C> of the smoothed plan; "entropic",
@@ -59,8 +59,8 @@ class AVOpT(nn.Module):
               padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
               marginals u and v, each summing to 1 over real tokens (uniform when not given; of any mass
               when unbalanced). avalign.ot.marginal_from makes them of attention, with gradient
-    Returns:  LossValue, in [0, 2] for cosine distance where all mass is carried (no unit), and its samples,
-              per item with gradient; part unconverged, the share of items
+    Returns:  (), or (b,) with reduction="none"; in [0, 2] for cosine distance where all mass is carried (no
+              unit). `terms`: a LossValue with each item's; part unconverged, the share of items
     Gradient: that of the value, through C and the marginals; nothing is stored per iteration
     Empty:    a sample that has no image or no audio, as has_image and has_audio tell, adds 0. Without
               being told, all tokens of a sample masked is an error that names it
@@ -73,7 +73,7 @@ class AVOpT(nn.Module):
         backend: Literal["sinkhorn", "exact", "unbalanced", "partial", "ipot", "geomloss"] = "sinkhorn",
         cost: Literal["cosine", "squared_euclidean"] | Callable[..., Tensor] = "cosine",
         epsilon: Positive = 0.05,
-        rounds: PositiveInt | None = None,
+        iterations: PositiveInt | None = None,
         tolerance: Positive = 1e-3,
         value: Literal["dual", "primal", "entropic"] = "dual",
         rho: Positive | None = None,
@@ -86,20 +86,22 @@ class AVOpT(nn.Module):
         diameter: Positive | None = None,
         engine: Engine | None = None,
         products: Literal["auto", "float32", "bfloat16"] | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction)
         if not callable(cost) and cost not in COSTS:
             raise ValueError(f"AVOpT: cost must be 'cosine', 'squared_euclidean' or a function, not {cost!r}")
-        self.backend, self.epsilon, self.rounds = backend, epsilon, 1000 if rounds is None else rounds
+        self.backend, self.epsilon = backend, epsilon
+        self.iterations = 1000 if iterations is None else iterations
         self.tolerance, self.value = tolerance, value
         self.engine, self.products = engine, products
-        check_settings(epsilon, self.rounds, tolerance, value)
+        check_settings(epsilon, self.iterations, tolerance, value)
         self.cost = cost if callable(cost) else COSTS[cost]
         self.solver = solver(
             backend,
             {
                 "epsilon": epsilon,
-                "rounds": rounds,
+                "iterations": iterations,
                 "tolerance": tolerance,
                 "value": value,
                 "rho": rho,
@@ -141,15 +143,15 @@ class AVOpT(nn.Module):
             image_mask,
             audio_mask,
             epsilon=self.epsilon,
-            rounds=self.rounds,
+            iterations=self.iterations,
             tolerance=self.tolerance,
             value=self.value,
             engine=self.engine or "auto",
             products=self.products or "auto",
-            upstream=1 / max(len(image), 1),
+            upstream=1 / max(len(image), 1) if self.reduction == "mean" else 1.0,
         )
 
-    def forward(
+    def terms(
         self,
         image: Tensor,
         audio: Tensor,

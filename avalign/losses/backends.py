@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 
+from avalign.interfaces import OTBackend
 from avalign.ot import NotConverged, Plan, by_geomloss, exact, ipot, partial, sinkhorn, unbalanced
 
-SHARED = ("epsilon", "rounds", "tolerance", "value")  # set for all; a solver without a use for one ignores it
+# set for all; a solver without a use for one ignores it
+SHARED = ("epsilon", "iterations", "tolerance", "value")
 SOLVERS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "sinkhorn": (sinkhorn, (*SHARED, "engine", "products")),
     "exact": (exact, ()),
     "unbalanced": (unbalanced, (*SHARED, "rho")),
     "partial": (partial, (*SHARED, "mass", "partial_backend")),
-    "ipot": (ipot, ("rounds", "beta", "threshold", "threshold_over")),
+    "ipot": (ipot, ("iterations", "beta", "threshold", "threshold_over")),
     "geomloss": (by_geomloss, ("epsilon", "value", "scaling", "diameter")),
 }
 NEEDED = {"unbalanced": "rho", "partial": "mass"}
@@ -39,7 +41,7 @@ def refuse_clash(backend: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"AVOpT: backend {backend!r} needs {needed!r}")
 
 
-def solver(backend: str, options: Mapping[str, Any]) -> Callable[..., Plan]:
+def solver(backend: str, options: Mapping[str, Any]) -> OTBackend:
     """The solver of a name with its options, of which None is one not given. Tried on a 1 x 1 problem."""
     refuse_clash(backend, options)
     solve, known = SOLVERS[backend]

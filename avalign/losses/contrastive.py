@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avalign.losses.pairs import Compared, Pairs, Similarity
-from avalign.losses.value import LossValue
+from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
 LEAST = 0.01  # temperature: CLIP's bound on what is learnt
 Temperature = Annotated[float, Field(ge=LEAST, allow_inf_nan=False)]
 
 
-class Contrastive(nn.Module):
+class Contrastive(PerSampleLoss):
     """InfoNCE over the pairs of a batch, in both directions: images find their sounds, sounds their images.
 
         1/2 mean_i [ -log softmax_j(s(image_i, audio_j) / T)_i - log softmax_j(s(image_j, audio_i) / T)_i ]
@@ -36,8 +36,8 @@ class Contrastive(nn.Module):
               and does not give what one big batch gives; more processes do
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not padding;
               has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown
-    Returns:  LossValue in nats, the samples' own parts with gradient; parts accuracy, the share of images and
-              sounds that find their own (nan where nothing is compared), and temperature
+    Returns:  (), or (b,) with reduction="none", in nats. `terms`: a LossValue; parts accuracy, the share of
+              images and sounds that find their own (nan where nothing is compared), and temperature
     Empty:    a sample that is no pair, or has no negative, adds 0; a whole batch of 1 is an error
     Processes: each returns the mean over its own samples, of which the mean over processes is the joined
               batch's loss; gathered features return their gradient to where they came from. So what
@@ -56,8 +56,9 @@ class Contrastive(nn.Module):
         learn_temperature: bool = True,
         pairs: Literal["all", "grounded"] = "all",
         false_negatives: Literal["keep", "drop"] = "keep",
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction)
         if not LEAST <= temperature < math.inf:
             raise ValueError(f"contrastive: temperature must be {LEAST} or above, not {temperature}")
         self.compared = Compared("contrastive", similarity, pairs, false_negatives)
@@ -67,7 +68,7 @@ class Contrastive(nn.Module):
         else:
             self.register_buffer("log_temperature", log_temperature, persistent=False)
 
-    def forward(
+    def terms(
         self,
         image: Tensor,
         audio: Tensor,

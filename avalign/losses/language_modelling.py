@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from avalign.batch import IGNORED
-from avalign.losses.value import LossValue
+from avalign.losses.value import LossValue, PerSampleLoss
+from avalign.types import IGNORED
 
 
-class LanguageModelling(nn.Module):
+class LanguageModelling(PerSampleLoss):
     """Negative log-likelihood of the response tokens: the mean over each sample's own, then over samples.
 
     A long caption weighs as much as a one-word answer, and a shard of a batch weighs its share of samples.
@@ -19,10 +19,10 @@ class LanguageModelling(nn.Module):
 
     Shapes:  logits (b, t, v), where logits[:, t] predicts labels[:, t + 1]; labels (b, t), -100 outside
              the response
-    Returns: LossValue in nats a token
+    Returns: (), or (b,) with reduction="none", in nats a token. `terms`: a LossValue
     """
 
-    def forward(self, logits: Tensor, labels: Tensor) -> LossValue:
+    def terms(self, logits: Tensor, labels: Tensor) -> LossValue:
         if logits.ndim != 3 or labels.shape != logits.shape[:2]:
             got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
             raise ValueError(f"logits must be (b, t, v) and labels (b, t): got {got}")

@@ -1,18 +1,21 @@
-"""One loss out of several: each term gets the tensors its forward names; the weighted sum is learned."""
+"""One loss out of several: each term gets the tensors its arguments name; the weighted sum is learned."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from avalign.batch import Batch, Outputs
+from avalign.config.recipe import weight_at
 from avalign.errors import AvalignError, suggest
+from avalign.interfaces import LossWithTerms
 from avalign.losses.coverage import box_coverage, interval_coverage
 from avalign.losses.value import LossValue
-from avalign.recipe import weight_at
+from avalign.system.terminal import warn
+from avalign.types import Batch, Outputs
 
 Weight = float | dict[int, float]
 
@@ -29,7 +32,7 @@ class UnreachableTerm(ObjectiveError):
     """A term whose gradient reaches nothing that is being trained: it would be logged and learn nothing."""
 
 
-# What a loss may name in its forward. A value of None means: this model or batch has none.
+# What a loss may name in its `terms`, or its forward if it has none. None: this model or batch has none.
 SUPPLIES: dict[str, Callable[[Outputs, Batch], Tensor | None]] = {
     "image": lambda out, batch: out.image.values,  # (b, n, d), projected
     "audio": lambda out, batch: out.audio.values,  # (b, m, d)
@@ -60,7 +63,7 @@ WHY_NONE = {
 class Objective(nn.Module):
     """The weighted sum of named loss terms, and a log of each.
 
-    terms: label -> (loss, weight). A weight is a number or a schedule {step: number} (avalign.recipe.Weight
+    terms: label -> (loss, weight). A weight is a number or a schedule {step: number} (config.recipe.Weight
            says how it is read). At a step at which it is 0, the term is off: it is not computed at all.
     """
 
@@ -111,11 +114,9 @@ class Objective(nn.Module):
                         f"or set losses.{label}.weight: 0"
                     )
             try:
-                value = self.losses[label](**arguments)
+                value = _value(label, self.losses[label], arguments)
             except ValueError as error:
                 raise ObjectiveError(f"loss {label!r}: {error}") from error
-            if not isinstance(value, LossValue):
-                raise ObjectiveError(f"loss {label!r} returned a {type(value).__name__}, not a LossValue")
             _refuse_nonfinite(label, value)
             values[label] = value
         return values
@@ -174,9 +175,10 @@ def refuse_unreachable(terms: Mapping[str, LossValue], parameters: Iterable[nn.P
 
 
 def _arguments(label: str, loss: nn.Module) -> dict[str, bool]:
-    """The names in the loss's forward that the objective supplies, and whether each is required."""
+    """The names among the loss's arguments that the objective supplies, and whether each is required."""
     wanted = {}
-    for name, parameter in inspect.signature(loss.forward).parameters.items():
+    called = loss.terms if isinstance(loss, LossWithTerms) else loss.forward
+    for name, parameter in inspect.signature(called).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         required = parameter.default is parameter.empty
@@ -189,6 +191,32 @@ def _arguments(label: str, loss: nn.Module) -> dict[str, bool]:
     return wanted
 
 
+def _value(label: str, loss: nn.Module, arguments: Mapping[str, Tensor | None]) -> LossValue:
+    """All that the loss says of the batch: a scalar, if it offers no `terms`."""
+    if isinstance(loss, LossWithTerms):
+        value = loss.terms(**arguments)
+        if not isinstance(value, LossValue):
+            got = type(value).__name__
+            raise ObjectiveError(f"loss {label!r}: its `terms` returned a {got}, not a LossValue")
+        return value
+    value = loss(**arguments)
+    if isinstance(value, LossValue):
+        _note_renamed(type(loss).__name__)
+        return value
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return LossValue(value)
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ObjectiveError(
+        f"loss {label!r} returned {got}, not a scalar tensor: return a mean over samples, or rename forward "
+        "to `terms` and return LossValue.of(samples, applies)"
+    )
+
+
+@cache  # once a class
+def _note_renamed(kind: str) -> None:
+    warn(f"{kind}: a forward that returns a LossValue is named `terms` now, and understood in this release")
+
+
 def _refuse_nonfinite(label: str, value: LossValue) -> None:
     if value.total.isfinite():
         return
@@ -199,10 +227,10 @@ def _refuse_nonfinite(label: str, value: LossValue) -> None:
 
 
 def _patch_target(outputs: Outputs, batch: Batch) -> Tensor | None:
-    where = outputs.image.where
-    return None if where is None else box_coverage(where, batch.boxes, batch.box_mask)
+    boxes = outputs.image.boxes
+    return None if boxes is None else box_coverage(boxes, batch.boxes, batch.box_mask)
 
 
 def _time_target(outputs: Outputs, batch: Batch) -> Tensor | None:
-    where = outputs.audio.where
-    return None if where is None else interval_coverage(where, batch.intervals, batch.interval_mask)
+    times = outputs.audio.times
+    return None if times is None else interval_coverage(times, batch.intervals, batch.interval_mask)

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from avalign.losses.contrastive import LEAST, Temperature
 from avalign.losses.pairs import Compared, Similarity
-from avalign.losses.value import LossValue
+from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SigLip(nn.Module):
+class SigLip(PerSampleLoss):
     """SigLIP's pairwise sigmoid loss: every image with every sound of the batch, told apart one by one.
 
         mean_i sum_j -log sigmoid(z_ij (s(image_i, audio_j) / T + bias)),   z_ii = 1, z_ij = -1 elsewhere
@@ -31,8 +31,8 @@ class SigLip(nn.Module):
     Negatives: as for contrastive: of all processes, but of one forward pass. The sum grows with them
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not padding;
               has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown
-    Returns:  LossValue in nats. A sample's part is half of what its image and half of what its sound meets,
-              with gradient; parts temperature and bias
+    Returns:  (), or (b,) with reduction="none", in nats: a sample's own is half of what its image and half of
+              what its sound meets. `terms`: a LossValue; parts temperature and bias
     Empty:    a sample that is no pair adds 0, and meets nobody
     Processes: as for contrastive
     Source:   arXiv:2303.15343, algorithm 1 (whose temperature is 1 / T here)
@@ -48,8 +48,9 @@ class SigLip(nn.Module):
         bias: Finite = -10.0,
         pairs: Literal["all", "grounded"] = "all",
         false_negatives: Literal["keep", "drop"] = "keep",
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=reduction)
         if not LEAST <= temperature < math.inf or not math.isfinite(bias):
             got = f"{temperature} and {bias}"
             raise ValueError(f"siglip: temperature must be {LEAST} or above and bias a number, not {got}")
@@ -57,7 +58,7 @@ class SigLip(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def forward(
+    def terms(
         self,
         image: Tensor,
         audio: Tensor,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from avalign.kernels import cpu
+from avalign.kernels.cpu import engine as cpu
 
 if TYPE_CHECKING:
     from avalign.ot.plan import Plan
@@ -25,12 +25,12 @@ def fused(epsilon: float, features: tuple[Tensor, Tensor] | None = None) -> Brac
     """`balanced` of an entropic plan in the CPU kernel, from cosine features where they are given."""
 
     def bounds(plan: Plan) -> tuple[Tensor, Tensor]:
-        given = plan.problem
-        sides = given.source.detach(), given.target.detach(), plan.source_potential, plan.target_potential
+        inputs = plan.problem
+        sides = inputs.source.detach(), inputs.target.detach(), plan.source_potential, plan.target_potential
         if features is not None:
             x, y = (t.detach() for t in features)
             return cpu.bracket_from_features(x, y, *sides, epsilon=epsilon)
-        return cpu.bracket_from_cost(given.cost.detach(), *sides, epsilon=epsilon)
+        return cpu.bracket_from_cost(inputs.cost.detach(), *sides, epsilon=epsilon)
 
     return bounds
 
@@ -40,9 +40,9 @@ def _lower(plan: Plan) -> Tensor:
 
     Valid by weak duality, up to rounding: about 1e-6 in float32.
     """
-    given = plan.problem
-    source, target = given.source.detach(), given.target.detach()
-    cost = given.cost.detach().masked_fill(~given.support, torch.inf)
+    inputs = plan.problem
+    source, target = inputs.source.detach(), inputs.target.detach()
+    cost = inputs.cost.detach().masked_fill(~inputs.support, torch.inf)
     f = (cost - plan.target_potential[:, None, :]).amin(2)
     f = torch.where(source > 0, f, torch.zeros_like(f))
     g = (cost - f[:, :, None]).amin(1)
@@ -55,9 +55,9 @@ def _upper(plan: Plan) -> Tensor:
 
     Source: Altschuler, Weed, Rigollet, arXiv:1705.09634, algorithm 2
     """
-    given = plan.problem
-    source, target = given.source.detach(), given.target.detach()
-    cost = torch.where(given.support, given.cost.detach(), 0)
+    inputs = plan.problem
+    source, target = inputs.source.detach(), inputs.target.detach()
+    cost = torch.where(inputs.support, inputs.cost.detach(), 0)
     tiny = torch.finfo(cost.dtype).tiny
     rounded = plan.matrix * (source / plan.matrix.sum(2).clamp(min=tiny)).clamp(max=1)[:, :, None]
     rounded = rounded * (target / rounded.sum(1).clamp(min=tiny)).clamp(max=1)[:, None, :]

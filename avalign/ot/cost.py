@@ -7,6 +7,8 @@ from torch import Tensor
 
 from avalign.ot.problem import TransportError
 
+LARGEST_COSINE_COST = 2.0
+
 
 def cosine_cost(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None) -> Tensor:
     """1 - cos(x_i, y_j), in 0..2; 1, with gradient 0, where a token is the zero vector or masked.

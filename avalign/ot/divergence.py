@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from avalign.ot.gradient import transport_value
+from avalign.ot.iterations import Potentials
 from avalign.ot.plan import Plan
 from avalign.ot.problem import TransportError, items, problem
-from avalign.ot.rounds import Potentials
 from avalign.ot.sinkhorn import entropic_plan, sinkhorn, warn_unless_converged
 
 ASYMMETRY = 1e-4  # of the greatest cost: more than products in float32 leave
@@ -44,7 +44,7 @@ def sinkhorn_divergence(
     target_mask: Tensor | None = None,
     *,
     epsilon: float = 0.05,
-    rounds: int = 1000,
+    iterations: int = 1000,
     tolerance: float | None = 1e-3,
 ) -> Divergence:
     """OT(source, target) - (OT(source, source) + OT(target, target)) / 2, each the dual of sinkhorn().
@@ -67,10 +67,17 @@ def sinkhorn_divergence(
                 f"{tuple(cost.shape)}, got {tuple(inner.shape)}"
             )
     cross = sinkhorn(
-        cost, source, target, source_mask, target_mask, epsilon=epsilon, rounds=rounds, tolerance=tolerance
+        cost,
+        source,
+        target,
+        source_mask,
+        target_mask,
+        epsilon=epsilon,
+        iterations=iterations,
+        tolerance=tolerance,
     )
-    within = _onto_itself("source_cost", source_cost, source, source_mask, epsilon, rounds, tolerance)
-    other = _onto_itself("target_cost", target_cost, target, target_mask, epsilon, rounds, tolerance)
+    within = _onto_itself("source_cost", source_cost, source, source_mask, epsilon, iterations, tolerance)
+    other = _onto_itself("target_cost", target_cost, target, target_mask, epsilon, iterations, tolerance)
     return Divergence(cross.value - (within.value + other.value) / 2, cross, within, other)
 
 
@@ -80,43 +87,44 @@ def _onto_itself(
     weights: Tensor | None,
     mask: Tensor | None,
     epsilon: float,
-    rounds: int,
+    iterations: int,
     tolerance: float | None,
 ) -> Plan:
-    """sinkhorn() of a set onto itself, whose two potentials are one: half a round at a time.
+    """sinkhorn() of a set onto itself, whose two potentials are one: half an iteration at a time.
 
-    A plan near the diagonal takes thousands of rounds that alternate, which turn f_i up as g_i goes down
+    A plan near the diagonal takes thousands of iterations that alternate, which turn f_i up as g_i goes down
     and back, and few that average.
     """
-    given = problem(cost, weights, weights, mask, mask)
-    a = given.source.detach()
+    inputs = problem(cost, weights, weights, mask, mask)
+    a = inputs.source.detach()
     with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
-        c = torch.where(given.support, given.cost.detach(), torch.inf)
-        _refuse_asymmetric(name, torch.where(given.support, c, 0))
-        f, error, used = _halves(c / epsilon, a.log(), rounds, tolerance)
+        c = torch.where(inputs.support, inputs.cost.detach(), torch.inf)
+        _refuse_asymmetric(name, torch.where(inputs.support, c, 0))
+        f, error, used = _halves(c / epsilon, a.log(), iterations, tolerance)
         f = epsilon * f
-    warn_unless_converged(error, epsilon, rounds, tolerance)
-    number = transport_value(given, f, f, epsilon, "dual")
-    return entropic_plan(given, number, "dual", Potentials(f, f, error, used), epsilon, tolerance, "torch")
+    warn_unless_converged(error, epsilon, iterations, tolerance)
+    number = transport_value(inputs, f, f, epsilon, "dual")
+    return entropic_plan(inputs, number, "dual", Potentials(f, f, error, used), epsilon, tolerance, "torch")
 
 
 def _halves(
-    cost: Tensor, log_a: Tensor, rounds: int, tolerance: float | None
+    cost: Tensor, log_a: Tensor, iterations: int, tolerance: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """f (b, n), error (b,) and rounds (b,), in units of epsilon: f goes half way to the best answer to f."""
+    """f (b, n), error (b,) and iterations (b,), in units of epsilon: f goes half way to the best answer to
+    f."""
     out, out_error = torch.zeros_like(log_a), torch.zeros_like(log_a[:, 0])
-    out_rounds = torch.zeros(len(log_a), dtype=torch.long, device=log_a.device)
+    out_iterations = torch.zeros(len(log_a), dtype=torch.long, device=log_a.device)
     left, f = torch.arange(len(log_a), device=log_a.device), torch.zeros_like(log_a)
-    for done in range(1, rounds + 1):
+    for done in range(1, iterations + 1):
         answer = -torch.logsumexp((log_a + f)[:, None, :] - cost, 2)
         answer = torch.where(log_a.isfinite(), answer, 0)
         error = (log_a.exp() * (f - answer).expm1().abs()).sum(1)  # of the plan that f makes, either side
-        stop = error <= (tolerance or 0) if done < rounds else torch.ones_like(error, dtype=torch.bool)
-        out[left[stop]], out_error[left[stop]], out_rounds[left[stop]] = f[stop], error[stop], done
+        stop = error <= (tolerance or 0) if done < iterations else torch.ones_like(error, dtype=torch.bool)
+        out[left[stop]], out_error[left[stop]], out_iterations[left[stop]] = f[stop], error[stop], done
         if stop.all():
             break
         left, cost, log_a, f = left[~stop], cost[~stop], log_a[~stop], ((f + answer) / 2)[~stop]
-    return out, out_error, out_rounds
+    return out, out_error, out_iterations
 
 
 def _refuse_asymmetric(name: str, cost: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Which engine does the rounds: the fused kernels where they can run, torch everywhere."""
+"""Which engine does the iterations: the fused kernels where they can run, torch everywhere."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from avalign.kernels import cpu
-from avalign.ot import rounds as torch_engine
+from avalign.kernels.cpu import engine as cpu
+from avalign.ot import iterations as torch_engine
+from avalign.ot.iterations import Potentials
 from avalign.ot.problem import TransportError
-from avalign.ot.rounds import Potentials
 
-# Of "triton", its three tiers (avalign/kernels/triton_sinkhorn.py) by name, or whichever suits the shapes.
+# Of "triton", its three tiers (avalign/kernels/triton/sinkhorn.py) by name, or whichever suits the shapes.
 Engine = Literal["auto", "c++", "triton", "triton-registers", "triton-streamed", "triton-split", "torch"]
 ENGINES: tuple[str, ...] = get_args(Engine)
 
@@ -49,7 +49,7 @@ def tier_of(engine: str) -> Any:
 def _with_tier(engine: str, tensor: Tensor, columns: int | None) -> str:
     if engine != "triton" or columns is None:
         return engine
-    from avalign.kernels import triton_sinkhorn
+    from avalign.kernels.triton import sinkhorn as triton_sinkhorn
 
     items, rows = tensor.shape[:2]
     processors = triton_sinkhorn.processors(tensor.device)
@@ -67,7 +67,7 @@ def why_not(engine: str, tensor: Tensor, columns: int | None) -> str | None:
     if columns is None:
         return "it solves from features, not from a cost"
     try:
-        from avalign.kernels import triton_sinkhorn
+        from avalign.kernels.triton import sinkhorn as triton_sinkhorn
     except ImportError as missing:
         return f"triton is not installed ({missing})"
     if tensor.device.type != "cuda" and not triton_sinkhorn.INTERPRETED:
@@ -82,12 +82,12 @@ def solve(
     a: Tensor,
     b: Tensor,
     epsilon: float,
-    rounds: int,
+    iterations: int,
     tolerance: float | None,
-    start: Tensor | None,
+    init_g: Tensor | None,
 ) -> Potentials:
-    """avalign.ot.rounds.solve by the engine that `choose` chose."""
+    """avalign.ot.iterations.solve by the engine that `choose` chose."""
     if engine == "c++":
-        found = cpu.from_cost(cost, a, b, start, epsilon=epsilon, rounds=rounds, tolerance=tolerance)
-        return Potentials(found.f, found.g, found.error, found.rounds)
-    return torch_engine.solve(cost, a, b, epsilon, rounds, tolerance, start)
+        found = cpu.from_cost(cost, a, b, init_g, epsilon=epsilon, iterations=iterations, tolerance=tolerance)
+        return Potentials(found.f, found.g, found.error, found.iterations)
+    return torch_engine.solve(cost, a, b, epsilon, iterations, tolerance, init_g)

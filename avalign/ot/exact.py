@@ -34,9 +34,9 @@ def exact(
     try:
         import ot
     except ImportError as missing:
-        raise ImportError("the exact solver needs POT: pip install pot") from missing
-    given = problem(cost, source, target, source_mask, target_mask)
-    c, a, b = (t.detach().double().cpu().numpy() for t in (given.cost, given.source, given.target))
+        raise ModuleNotFoundError("the exact solver needs POT: pip install pot", name="ot") from missing
+    inputs = problem(cost, source, target, source_mask, target_mask)
+    c, a, b = (t.detach().double().cpu().numpy() for t in (inputs.cost, inputs.source, inputs.target))
     matrix, f, g = np.zeros_like(c), np.zeros_like(a), np.zeros_like(b)
     converged = np.zeros(len(c), dtype=bool)
 
@@ -55,17 +55,17 @@ def exact(
     error = np.abs(matrix.sum(2) - a).sum(1) + np.abs(matrix.sum(1) - b).sum(1)
 
     def back(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(given.cost)
+        return torch.from_numpy(array).to(inputs.cost)
 
     return Plan(
-        problem=given,
-        value=_Exact.apply(given.cost, given.source, given.target, back(matrix), back(f), back(g)),
+        problem=inputs,
+        value=_Exact.apply(inputs.cost, inputs.source, inputs.target, back(matrix), back(f), back(g)),
         value_name="exact",
         source_potential=back(f),
         target_potential=back(g),
         marginal_error=back(error),
-        rounds=torch.zeros(len(c), dtype=torch.long, device=given.cost.device),
-        converged=torch.from_numpy(converged).to(given.cost.device),
+        iterations=torch.zeros(len(c), dtype=torch.long, device=inputs.cost.device),
+        converged=torch.from_numpy(converged).to(inputs.cost.device),
         engine="pot",
         make_matrix=lambda _: back(matrix),
     )

@@ -8,22 +8,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from avalign.kernels import cpu
-from avalign.kernels.solved import Gradients, Solved
+from avalign.kernels.cpu import engine as cpu
+from avalign.kernels.solution import Gradients, Solution
 from avalign.ot import dense
 from avalign.ot.certificate import balanced, fused
-from avalign.ot.cost import check_features, cosine_cost
+from avalign.ot.cost import LARGEST_COSINE_COST, check_features, cosine_cost
 from avalign.ot.engine import Engine, choose, is_triton, tier_of
 from avalign.ot.gradient import Slopes, only_once, with_entropies
+from avalign.ot.iterations import Potentials
 from avalign.ot.plan import Plan
-from avalign.ot.problem import Problem, TransportError, items, marginal, may_look
-from avalign.ot.rounds import Potentials
+from avalign.ot.problem import Problem, TransportError, items, marginal, may_synchronize
 from avalign.ot.sinkhorn import (
     ValueName,
+    check_precision,
     check_settings,
     entropic_plan,
     sinkhorn,
-    start_potential,
+    warm_start,
     warn_unless_converged,
 )
 
@@ -40,10 +41,10 @@ def cosine_sinkhorn(
     y_mask: Tensor | None = None,
     *,
     epsilon: float = 0.05,
-    rounds: int = 1000,
+    iterations: int = 1000,
     tolerance: float | None = 1e-3,
     value: ValueName = "dual",
-    start: Plan | None = None,
+    init: Plan | None = None,
     engine: Engine = "auto",
     products: Products = "auto",
     upstream: float = 1.0,
@@ -59,7 +60,7 @@ def cosine_sinkhorn(
 
     Shapes: x (b, n, d), y (b, m, d); source, x_mask (b, n); target, y_mask (b, m), masks True where real
     """
-    check_settings(epsilon, rounds, tolerance, value)
+    check_settings(epsilon, iterations, tolerance, value)
     check_features(x, y)
     wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16, torch.float64):
@@ -77,31 +78,32 @@ def cosine_sinkhorn(
             x_mask,
             y_mask,
             epsilon=epsilon,
-            rounds=rounds,
+            iterations=iterations,
             tolerance=tolerance,
             value=value,
-            start=start,
+            init=init,
             engine="c++" if chosen == "c++" else "torch",
         )
     if chosen == "torch":
         x, y = x.to(wide), y.to(wide)
+    check_precision(epsilon, wide, LARGEST_COSINE_COST)
     like = x.new_empty(0, dtype=wide)
     a = marginal("source", source, x_mask, (x.shape[0], x.shape[1]), like)
     b = marginal("target", target, y_mask, (y.shape[0], y.shape[1]), like)
-    given = Problem(a, b, lambda: cosine_cost(x, y, x_mask, y_mask))
-    solve = _Solve(chosen, epsilon, rounds, tolerance, _half(chosen, products, x), upstream)
-    number, f, g, error, made = _Fused.apply(x, y, a, b, start_potential(start, b), solve)
-    if may_look(number) and not number.isfinite().all():
+    inputs = Problem(a, b, lambda: cosine_cost(x, y, x_mask, y_mask))
+    solve = _Solve(chosen, epsilon, iterations, tolerance, _half(chosen, products, x), upstream)
+    number, f, g, error, made = _Fused.apply(x, y, a, b, warm_start(init, b), solve)
+    if may_synchronize(number) and not number.isfinite().all():
         raise TransportError(
             "features hold NaN, infinity, or tokens too long for float32 in item(s) "
             f"{items(~number.isfinite())}"
         )
-    warn_unless_converged(error, epsilon, rounds, tolerance)
+    warn_unless_converged(error, epsilon, iterations, tolerance)
     if value == "entropic":
-        number = with_entropies(number, given, epsilon)
+        number = with_entropies(number, inputs, epsilon)
     bracket = fused(epsilon, (x, y)) if chosen == "c++" else balanced
     return entropic_plan(
-        given, number, value, Potentials(f, g, error, made), epsilon, tolerance, chosen, bracket
+        inputs, number, value, Potentials(f, g, error, made), epsilon, tolerance, chosen, bracket
     )
 
 
@@ -127,28 +129,28 @@ def _half(engine: str, products: str, x: Tensor) -> bool:
 class _Solve:
     engine: str
     epsilon: float
-    rounds: int
+    iterations: int
     tolerance: float | None
     half: bool
     upstream: float
 
     def __call__(
-        self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, slopes: bool
-    ) -> tuple[Solved, Gradients | None]:
+        self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, init: Tensor | None, slopes: bool
+    ) -> tuple[Solution, Gradients | None]:
         expected = a.new_full((len(x),), self.upstream) if slopes else None
         if is_triton(self.engine):  # whose gradients are made in the pass backward
-            from avalign.kernels import triton_sinkhorn
+            from avalign.kernels.triton import sinkhorn as triton_sinkhorn
 
-            solved = triton_sinkhorn.forward(
-                x, y, a, b, start,
-                epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance,
-                place=tier_of(self.engine), look=may_look(x),
+            solution = triton_sinkhorn.forward(
+                x, y, a, b, init,
+                epsilon=self.epsilon, iterations=self.iterations, tolerance=self.tolerance,
+                place=tier_of(self.engine), synchronize=may_synchronize(x),
             )  # fmt: skip
-            return solved, None
+            return solution, None
         if self.engine == "c++":
             return cpu.from_features(
-                x, y, a, b, start, expected,
-                epsilon=self.epsilon, rounds=self.rounds, tolerance=self.tolerance, half=self.half,
+                x, y, a, b, init, expected,
+                epsilon=self.epsilon, iterations=self.iterations, tolerance=self.tolerance, half=self.half,
             )  # fmt: skip
         with torch.autocast(x.device.type, enabled=False):
             return dense.from_features(
@@ -156,10 +158,10 @@ class _Solve:
                 y,
                 a,
                 b,
-                start,
+                init,
                 expected,
                 epsilon=self.epsilon,
-                rounds=self.rounds,
+                iterations=self.iterations,
                 tolerance=self.tolerance,
             )
 
@@ -172,28 +174,28 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, start: Tensor | None, solve: _Solve
+        ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, init: Tensor | None, solve: _Solve
     ) -> tuple[Tensor, ...]:
         slopes = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        found, ready = solve(x, y, a, b, start, slopes)
-        ctx.save_for_backward(x, y, a, b, start, found.f, found.g)
+        found, ready = solve(x, y, a, b, init, slopes)
+        ctx.save_for_backward(x, y, a, b, init, found.f, found.g)
         ctx.solve, ctx.ready = solve, ready
-        ctx.mark_non_differentiable(found.f, found.g, found.error, found.rounds)
-        return found.value, found.f, found.g, found.error, found.rounds
+        ctx.mark_non_differentiable(found.f, found.g, found.error, found.iterations)
+        return found.value, found.f, found.g, found.error, found.iterations
 
     @staticmethod
     @only_once
     def backward(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor, *_: Tensor) -> Slopes:
-        x, y, a, b, start, f, g = saved
+        x, y, a, b, init, f, g = saved
         to_weights = upstream[:, None] * f, upstream[:, None] * g, None, None
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, *to_weights
         if is_triton(ctx.solve.engine):
-            from avalign.kernels import triton_sinkhorn
+            from avalign.kernels.triton import sinkhorn as triton_sinkhorn
 
             slopes = triton_sinkhorn.backward(x, y, a, b, f, g, ctx.solve.epsilon, upstream)
             return *slopes, *to_weights
-        to_x, to_y = ctx.ready or ctx.solve(x, y, a, b, start, True)[1]
+        to_x, to_y = ctx.ready or ctx.solve(x, y, a, b, init, True)[1]
         ctx.ready = None
         if not (upstream == ctx.solve.upstream).all():
             factor = (upstream / ctx.solve.upstream)[:, None, None]

@@ -1,4 +1,4 @@
-"""geomloss as a solver: its rounds, from its potentials a plan with our evidence of how good they are."""
+"""geomloss as a solver: its iterations, from its potentials a plan with our evidence of how good they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_geomloss(
 ) -> Plan:
     """The problem of sinkhorn(), with potentials by geomloss.SamplesLoss (p=1, debias=False, no reach).
 
-    geomloss does one symmetric round at each epsilon of a falling sequence and stops at the last without
+    geomloss does one symmetric iteration at each epsilon of a falling sequence and stops at the last without
     looking: marginal_error, here of rows and columns together, says what that leaves. It can be much at
     its own default scaling; nearer to 1 is slower and better. Values and gradients are sinkhorn's at those
     potentials: the dual is a lower bound of the minimum, and gradients are right as far as it converged.
@@ -46,41 +46,41 @@ def by_geomloss(
         raise TransportError(f"scaling must be above 0 and below 1, got {scaling}")
     if diameter is not None and not 0 < diameter < math.inf:
         raise TransportError(f"diameter must be above 0 and finite, or None, got {diameter}")
-    given = problem(cost, source, target, source_mask, target_mask)
-    with torch.no_grad(), torch.autocast(given.cost.device.type, enabled=False):
-        a, b = given.source.detach(), given.target.detach()
-        c = torch.where(given.support, given.cost.detach(), 0)
-        widths = _widths(given) if diameter is None else [diameter]
+    inputs = problem(cost, source, target, source_mask, target_mask)
+    with torch.no_grad(), torch.autocast(inputs.cost.device.type, enabled=False):
+        a, b = inputs.source.detach(), inputs.target.detach()
+        c = torch.where(inputs.support, inputs.cost.detach(), 0)
+        widths = _widths(inputs) if diameter is None else [diameter]
         size = 1 if diameter is None else len(c)
-        solved = [
+        solution = [
             _potentials(
                 c[k * size :][:size], a[k * size :][:size], b[k * size :][:size], width, epsilon, scaling
             )
             for k, width in enumerate(widths)
         ]
-        f = torch.where(a > 0, torch.cat([f for f, _ in solved]), 0)
-        g = torch.where(b > 0, torch.cat([g for _, g in solved]), 0)
+        f = torch.where(a > 0, torch.cat([f for f, _ in solution]), 0)
+        g = torch.where(b > 0, torch.cat([g for _, g in solution]), 0)
         matrix = gibbs_matrix(c, a, b, f, g, epsilon)
         error = (matrix.sum(2) - a).abs().sum(1) + (matrix.sum(1) - b).abs().sum(1)
-        rounds = torch.tensor([_count(width, epsilon, scaling) for width in widths], device=c.device)
+        iterations = torch.tensor([_count(width, epsilon, scaling) for width in widths], device=c.device)
     return Plan(
-        problem=given,
-        value=transport_value(given, f, g, epsilon, value),
+        problem=inputs,
+        value=transport_value(inputs, f, g, epsilon, value),
         value_name=value,
         source_potential=f,
         target_potential=g,
         marginal_error=error,
-        rounds=rounds.expand(len(c)),
+        iterations=iterations.expand(len(c)),
         converged=error <= CONVERGED,
         engine="geomloss",
         make_matrix=gibbs(epsilon),
     )
 
 
-def _widths(given: Problem) -> list[float]:
-    c = given.cost.detach()
-    low = torch.where(given.support, c, torch.inf).amin((1, 2))
-    high = torch.where(given.support, c, -torch.inf).amax((1, 2))
+def _widths(inputs: Problem) -> list[float]:
+    c = inputs.cost.detach()
+    low = torch.where(inputs.support, c, torch.inf).amin((1, 2))
+    high = torch.where(inputs.support, c, -torch.inf).amax((1, 2))
     return (high - low).tolist()
 
 
@@ -91,7 +91,9 @@ def _potentials(
     try:
         from geomloss import SamplesLoss
     except ImportError as missing:
-        raise ImportError("this solver needs geomloss: pip install geomloss") from missing
+        raise ModuleNotFoundError(
+            "this solver needs geomloss: pip install geomloss", name="geomloss"
+        ) from missing
 
     def look_up(left: Tensor, right: Tensor) -> Tensor:
         """geomloss asks for the cost of points and its transpose; the points here only say which."""
@@ -113,6 +115,6 @@ def _potentials(
 
 
 def _count(diameter: float, epsilon: float, scaling: float) -> int:
-    """Rounds of geomloss: one to begin with, one at each epsilon of its sequence, one to end with."""
+    """Iterations of geomloss: one to begin with, one at each epsilon of its sequence, one to end with."""
     steps = math.log(max(diameter, epsilon) / epsilon) / -math.log(scaling)
     return 4 + math.ceil(steps)

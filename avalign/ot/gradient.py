@@ -44,17 +44,17 @@ class _Refusal(torch.autograd.Function):
         raise RuntimeError("transport has no gradient of its gradient: the plan itself is not differentiated")
 
 
-def transport_value(given: Problem, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
+def transport_value(inputs: Problem, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
     """(b,) of the entropic plan that f and g make. Shapes: f (b, n), g (b, m), detached."""
-    value = _Value.apply(given.cost, given.source, given.target, f, g, epsilon, name)
-    return with_entropies(value, given, epsilon) if name == "entropic" else value
+    value = _Value.apply(inputs.cost, inputs.source, inputs.target, f, g, epsilon, name)
+    return with_entropies(value, inputs, epsilon) if name == "entropic" else value
 
 
-def with_entropies(dual: Tensor, given: Problem, epsilon: float) -> Tensor:
+def with_entropies(dual: Tensor, inputs: Problem, epsilon: float) -> Tensor:
     """<T, C> + epsilon sum T log T, from the dual, whose entropy is relative to source x target."""
     entropies = [
         torch.where(weights > 0, weights * weights.clamp(min=torch.finfo(weights.dtype).tiny).log(), 0).sum(1)
-        for weights in (given.source, given.target)
+        for weights in (inputs.source, inputs.target)
     ]
     return dual + epsilon * (entropies[0] + entropies[1])
 

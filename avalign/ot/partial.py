@@ -26,7 +26,7 @@ def partial(
     mass: float | Tensor,
     backend: Literal["sinkhorn", "exact"] = "sinkhorn",
     epsilon: float = 0.05,
-    rounds: int = 1000,
+    iterations: int = 1000,
     tolerance: float | None = 1e-3,
     value: Literal["dual", "primal"] = "dual",
 ) -> Plan:
@@ -53,16 +53,16 @@ def partial(
         raise TransportError(f"backend must be 'sinkhorn' or 'exact', not {backend!r}")
     if value not in ("dual", "primal"):
         raise TransportError(f"value must be 'dual' or 'primal', not {value!r}")
-    given = problem(cost, source, target, source_mask, target_mask)
-    carried = _carried(mass, given)
+    inputs = problem(cost, source, target, source_mask, target_mask)
+    carried = _carried(mass, inputs)
     total = 2 - carried
     if backend == "exact":
-        extended = exact(*_extend(given, carried, 0.0))
+        extended = exact(*_extend(inputs, carried, 0.0))
     else:
         extended = sinkhorn(
-            *_extend(given, carried, epsilon),
+            *_extend(inputs, carried, epsilon),
             epsilon=epsilon,
-            rounds=rounds,
+            iterations=iterations,
             tolerance=tolerance,
             value=value,
         )
@@ -75,13 +75,13 @@ def partial(
         return size * extended.lower, size * extended.upper
 
     return Plan(
-        problem=given,
+        problem=inputs,
         value=total * extended.value,
         value_name=extended.value_name,
         source_potential=extended.source_potential[:, :-1],
         target_potential=extended.target_potential[:, :-1],
         marginal_error=extended.marginal_error,
-        rounds=extended.rounds,
+        iterations=extended.iterations,
         converged=extended.converged,
         engine=extended.engine,
         make_matrix=matrix,
@@ -89,12 +89,12 @@ def partial(
     )
 
 
-def _carried(mass: float | Tensor, given: Problem) -> Tensor:
+def _carried(mass: float | Tensor, inputs: Problem) -> Tensor:
     """The mass to carry of every item, (b,)."""
-    size = len(given.cost)
+    size = len(inputs.cost)
     if isinstance(mass, Tensor) and mass.shape not in ((), (size,)):
         raise TransportError(f"mass must be a number or of shape {(size,)}, got {tuple(mass.shape)}")
-    carried = torch.as_tensor(mass, dtype=given.cost.dtype, device=given.cost.device).expand(size)
+    carried = torch.as_tensor(mass, dtype=inputs.cost.dtype, device=inputs.cost.device).expand(size)
     wrong = ~((carried > 0) & (carried <= 1))
     if wrong.any():
         raise TransportError(
@@ -104,9 +104,9 @@ def _carried(mass: float | Tensor, given: Problem) -> Tensor:
     return carried
 
 
-def _extend(given: Problem, carried: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def _extend(inputs: Problem, carried: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Cost (b, n + 1, m + 1) and both marginals with their dummies, scaled to mass 1."""
-    cost = torch.where(given.support, given.cost, 0)
+    cost = torch.where(inputs.support, inputs.cost, 0)
     with torch.no_grad():
         # Where two dummies exchange mass, that much too much is carried between real points, at a cost C:
         # the way between them must cost more than -C.
@@ -117,5 +117,5 @@ def _extend(given: Problem, carried: Tensor, epsilon: float) -> tuple[Tensor, Te
     corner[:, -1, -1] = between
     left = (1 - carried)[:, None]
     total = 1 + left
-    source, target = (torch.cat([w, left], 1) / total for w in (given.source, given.target))
+    source, target = (torch.cat([w, left], 1) / total for w in (inputs.source, inputs.target))
     return cost + corner, source, target

@@ -20,8 +20,9 @@ class Plan:
 
     Shapes: value (b,), with gradient to what the problem was made of; source_potential (b, n) and
             target_potential (b, m) in units of the cost, 0 where the marginal is 0; marginal_error (b,),
-            L1, as a share of all mass; rounds (b,) int, 0 from a solver without rounds; converged (b,)
-            bool. All but `value` are detached, and what is not stored is worked out when first asked for.
+            L1, as a share of all mass; iterations (b,) int, 0 from a solver without iterations; converged
+            (b,) bool. All but `value` are detached, and what is not stored is worked out when first asked
+            for.
     """
 
     problem: Problem
@@ -30,7 +31,7 @@ class Plan:
     source_potential: Tensor
     target_potential: Tensor
     marginal_error: Tensor
-    rounds: Tensor
+    iterations: Tensor
     converged: Tensor
     engine: str  # what did the work: "c++", "triton-registers" (or another tier), "torch", "pot", "geomloss"
     make_matrix: Callable[[Plan], Tensor]
@@ -67,8 +68,8 @@ def gibbs(epsilon: float) -> Callable[[Plan], Tensor]:
     """source_i target_j exp((f_i + g_j - C_ij) / epsilon), the form of every entropic plan."""
 
     def matrix(plan: Plan) -> Tensor:
-        given = plan.problem
-        a, b, cost = (t.detach() for t in (given.source, given.target, given.cost))
+        inputs = plan.problem
+        a, b, cost = (t.detach() for t in (inputs.source, inputs.target, inputs.cost))
         return gibbs_matrix(cost, a, b, plan.source_potential, plan.target_potential, epsilon)
 
     return matrix

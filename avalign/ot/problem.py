@@ -64,12 +64,12 @@ def problem(
     b, n, m = cost.shape
     source = marginal("source", source, source_mask, (b, n), cost, unit_mass)
     target = marginal("target", target, target_mask, (b, m), cost, unit_mass)
-    given = Problem(source, target, lambda: cost)
+    inputs = Problem(source, target, lambda: cost)
     # One reduction in the usual case; which item it was is asked only when something is wrong.
-    finite = torch.where(given.support, cost.detach(), torch.zeros_like(cost)).isfinite()
+    finite = torch.where(inputs.support, cost.detach(), torch.zeros_like(cost)).isfinite()
     if not finite.all():
         raise TransportError(f"cost holds NaN or infinity in item(s) {items(~finite.flatten(1).all(1))}")
-    return given
+    return inputs
 
 
 def marginal(
@@ -85,7 +85,7 @@ def marginal(
         raise TransportError(
             f"{name}_mask must be bool of shape {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
-    if mask is not None and may_look(mask) and (empty := ~mask.any(1)).any():
+    if mask is not None and may_synchronize(mask) and (empty := ~mask.any(1)).any():
         raise TransportError(f"{name}: every entry is masked in item(s) {items(empty)}")
     if shape[1] == 0:
         raise TransportError(f"{name} has no entry: its shape is {shape}")
@@ -98,7 +98,7 @@ def marginal(
     if mask is not None:
         weights = torch.where(mask, weights, torch.zeros_like(weights))
     mass = weights.detach().sum(1)
-    if may_look(mass):
+    if may_synchronize(mass):
         _check(name, weights.detach(), mass, unit_mass)
     # What rounding left off is divided out, so that both sides carry equal mass.
     return weights / mass[:, None] if unit_mass else weights
@@ -137,7 +137,7 @@ def marginal_from(weights: Tensor, mask: Tensor | None = None) -> Tensor:
     return real / real.sum(1, keepdim=True)
 
 
-def may_look(tensor: Tensor) -> bool:
+def may_synchronize(tensor: Tensor) -> bool:
     """Whether its numbers can be asked for now: not while a CUDA graph is being recorded."""
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 

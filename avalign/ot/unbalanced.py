@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avalign.ot.iterations import EASY_REACH, ROUGH_ERROR, ROUGH_ITERATIONS, Potentials
 from avalign.ot.plan import Plan
 from avalign.ot.problem import Problem, TransportError, items, problem
-from avalign.ot.rounds import EASY_REACH, ROUGH_ERROR, ROUGH_ROUNDS, Potentials
 from avalign.ot.sinkhorn import check_settings, entropic_plan, warn_unless_converged
 from avalign.ot.unbalanced_value import bounds, unbalanced_value
 
-RELAXATION = 1.5  # a round goes so many times as far as its own optimum, while that helps
+RELAXATION = 1.5  # an iteration goes so many times as far as its own optimum, while that helps
 
 
 def unbalanced(
@@ -25,7 +25,7 @@ def unbalanced(
     *,
     rho: float | Tensor,
     epsilon: float = 0.05,
-    rounds: int = 1000,
+    iterations: int = 1000,
     tolerance: float | None = 1e-3,
     value: Literal["dual", "primal"] = "dual",
 ) -> Plan:
@@ -42,33 +42,33 @@ def unbalanced(
            the plan becomes that of sinkhorn, as it falls nothing is carried
     value: "dual", the minimum itself; "primal", <T, C> at that T. Each carries its own gradient to the
            cost, both marginals and rho
-    marginal_error: L1 between the columns of T and target exp(-g / rho), which rounds leave last, as a
-           share of the mass carried; the rows are exact. Rounds stop at `tolerance`, item by item
+    marginal_error: L1 between the columns of T and target exp(-g / rho), which iterations leave last, as a
+           share of the mass carried; the rows are exact. Iterations stop at `tolerance`, item by item
     lower, upper:   bounds of the minimum at epsilon 0, all its KL(. | .) to the marginals counted
 
     Shapes: cost (b, n, m); source, source_mask (b, n); target, target_mask (b, m), True where real
     Source: Chizat et al., arXiv:1607.05816; Sejourne et al., arXiv:1910.12958, and arXiv:2201.00730 for the
-            shift of mass between potentials in every round
+            shift of mass between potentials in every iteration
     """
-    check_settings(epsilon, rounds, tolerance, "dual")
+    check_settings(epsilon, iterations, tolerance, "dual")
     if value not in ("dual", "primal"):
         raise TransportError(f"value must be 'dual' or 'primal', not {value!r}")
-    given = problem(cost, source, target, source_mask, target_mask, unit_mass=False)
-    price = _price(rho, given)
-    with torch.no_grad(), torch.autocast(given.cost.device.type, enabled=False):
-        found = _solve(given, price.detach(), epsilon, rounds, tolerance)
-    warn_unless_converged(found.error, epsilon, rounds, tolerance, "unbalanced")
-    number = unbalanced_value(given, price, found.f, found.g, epsilon, value)
+    inputs = problem(cost, source, target, source_mask, target_mask, unit_mass=False)
+    price = _price(rho, inputs)
+    with torch.no_grad(), torch.autocast(inputs.cost.device.type, enabled=False):
+        found = _solve(inputs, price.detach(), epsilon, iterations, tolerance)
+    warn_unless_converged(found.error, epsilon, iterations, tolerance, "unbalanced")
+    number = unbalanced_value(inputs, price, found.f, found.g, epsilon, value)
     bracket = bounds(price.detach())
-    return entropic_plan(given, number, value, found, epsilon, tolerance, "torch", bracket)
+    return entropic_plan(inputs, number, value, found, epsilon, tolerance, "torch", bracket)
 
 
-def _price(rho: float | Tensor, given: Problem) -> Tensor:
+def _price(rho: float | Tensor, inputs: Problem) -> Tensor:
     """rho of every item, (b,)."""
-    size = len(given.cost)
+    size = len(inputs.cost)
     if isinstance(rho, Tensor) and rho.shape not in ((), (size,)):
         raise TransportError(f"rho must be a number or of shape {(size,)}, got {tuple(rho.shape)}")
-    price = torch.as_tensor(rho, dtype=given.cost.dtype, device=given.cost.device).expand(size)
+    price = torch.as_tensor(rho, dtype=inputs.cost.dtype, device=inputs.cost.device).expand(size)
     wrong = ~((price > 0) & price.isfinite())
     if wrong.any():
         raise TransportError(
@@ -78,11 +78,13 @@ def _price(rho: float | Tensor, given: Problem) -> Tensor:
     return price
 
 
-def _solve(given: Problem, rho: Tensor, epsilon: float, rounds: int, tolerance: float | None) -> Potentials:
+def _solve(
+    inputs: Problem, rho: Tensor, epsilon: float, iterations: int, tolerance: float | None
+) -> Potentials:
     """Of every item; small epsilons are approached from larger ones."""
-    a, b = given.source.detach(), given.target.detach()
-    support = given.support
-    cost = torch.where(support, given.cost.detach(), torch.inf)
+    a, b = inputs.source.detach(), inputs.target.detach()
+    support = inputs.support
+    cost = torch.where(support, inputs.cost.detach(), torch.inf)
     g, spent = torch.zeros_like(b), torch.zeros(len(a), dtype=torch.long, device=a.device)
     if tolerance is not None:
         low = cost.amin((1, 2))
@@ -91,41 +93,42 @@ def _solve(given: Problem, rho: Tensor, epsilon: float, rounds: int, tolerance: 
         for stage in range(int(stages.max()), 0, -1):
             now = stages >= stage
             part = (cost[now], a[now], b[now], g[now], rho[now])
-            _, g[now], _, used = _rounds(*part, epsilon * 2.0**stage, ROUGH_ROUNDS, ROUGH_ERROR)
+            _, g[now], _, used = _iterations(*part, epsilon * 2.0**stage, ROUGH_ITERATIONS, ROUGH_ERROR)
             spent[now] += used
-    f, g, error, used = _rounds(cost, a, b, g, rho, epsilon, rounds, tolerance)
+    f, g, error, used = _iterations(cost, a, b, g, rho, epsilon, iterations, tolerance)
     return Potentials(f, g, error, spent + used)
 
 
-def _rounds(
+def _iterations(
     cost: Tensor,
     a: Tensor,
     b: Tensor,
     g: Tensor,
     rho: Tensor,
     epsilon: float,
-    rounds: int,
+    iterations: int,
     tolerance: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rounds on logarithms at one epsilon, from g: f is exact for the g returned, which the error judges."""
+    """Iterations on logarithms at one epsilon, from g: f is exact for the g returned, which the error
+    judges."""
     out_f, out_g = torch.zeros_like(a), torch.zeros_like(b)
     out_error = torch.zeros_like(rho)
-    out_rounds = torch.zeros(len(a), dtype=torch.long, device=a.device)
+    out_iterations = torch.zeros(len(a), dtype=torch.long, device=a.device)
     left = torch.arange(len(a), device=a.device)
     log_a, log_b = a.log(), b.log()
     omega = torch.full_like(rho, 1.0 if tolerance is None else RELAXATION)
     best = torch.full_like(rho, torch.inf)
-    for done in range(1, rounds + 1):
+    for done in range(1, iterations + 1):
         f = _answer(cost, log_b, g, rho, epsilon)
         next_g = _answer(cost.transpose(1, 2), log_a, f, rho, epsilon)
         error = _error(log_b, g, next_g, rho, epsilon)
         stop = error <= tolerance if tolerance is not None else torch.zeros_like(error, dtype=torch.bool)
-        if done == rounds:
+        if done == iterations:
             stop = torch.ones_like(stop)
         if stop.any():
             ended = left[stop]
             out_f[ended], out_g[ended] = f[stop], g[stop]
-            out_error[ended], out_rounds[ended] = error[stop], done
+            out_error[ended], out_iterations[ended] = error[stop], done
             if stop.all():
                 break
             go = ~stop
@@ -135,9 +138,9 @@ def _rounds(
         omega = torch.where(error > 2 * best, 1 + 0.8 * (omega - 1), omega)
         best = torch.where(error > 2 * best, error, torch.minimum(best, error))
         g = g + omega[:, None] * (next_g - g)
-        # Moving one number between f and g costs nothing and is what plain rounds are slowest at.
+        # Moving one number between f and g costs nothing and is what plain iterations are slowest at.
         g = torch.where(log_b.isfinite(), g - _shift(log_a, log_b, f, g, rho)[:, None], 0)
-    return out_f, out_g, out_error, out_rounds
+    return out_f, out_g, out_error, out_iterations
 
 
 def _answer(cost: Tensor, log_b: Tensor, g: Tensor, rho: Tensor, epsilon: float) -> Tensor:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from avalign.ot.plan import Plan
 
 
-def unbalanced_value(given: Problem, rho: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
+def unbalanced_value(inputs: Problem, rho: Tensor, f: Tensor, g: Tensor, epsilon: float, name: str) -> Tensor:
     """(b,) of the plan that f and g make. Shapes: rho (b,); f (b, n), g (b, m), detached."""
     function = _Dual if name == "dual" else _Primal
-    return function.apply(given.cost, given.source, given.target, rho, f, g, epsilon)
+    return function.apply(inputs.cost, inputs.source, inputs.target, rho, f, g, epsilon)
 
 
 class _Dual(torch.autograd.Function):
@@ -124,9 +124,9 @@ def bounds(rho: Tensor) -> Callable[[Plan], tuple[Tensor, Tensor]]:
     """
 
     def bracket(plan: Plan) -> tuple[Tensor, Tensor]:
-        given = plan.problem
-        a, b = given.source.detach(), given.target.detach()
-        cost = given.cost.detach().masked_fill(~given.support, torch.inf)
+        inputs = plan.problem
+        a, b = inputs.source.detach(), inputs.target.detach()
+        cost = inputs.cost.detach().masked_fill(~inputs.support, torch.inf)
         f = (cost - plan.target_potential[:, None, :]).amin(2)
         f = torch.where(a > 0, f, 0)
         g = (cost - f[:, :, None]).amin(1)
@@ -134,7 +134,7 @@ def bounds(rho: Tensor) -> Callable[[Plan], tuple[Tensor, Tensor]]:
         masses = [torch.logsumexp(w.log() - h / price, 1) for w, h in ((a, f), (b, torch.where(b > 0, g, 0)))]
         shift = (rho / 2 * (masses[0] - masses[1]))[:, None]
         f, g = torch.where(a > 0, f + shift, 0), torch.where(b > 0, g - shift, 0)
-        carried = torch.where(plan.matrix > 0, plan.matrix * given.cost.detach(), 0).sum((1, 2))
+        carried = torch.where(plan.matrix > 0, plan.matrix * inputs.cost.detach(), 0).sum((1, 2))
         missed = _divergence(plan.matrix.sum(2), a) + _divergence(plan.matrix.sum(1), b)
         return _paid(a, f, rho) + _paid(b, g, rho), carried + rho * missed
 

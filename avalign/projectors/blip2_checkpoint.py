@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from avalign.errors import AvalignError
-from avalign.json_file import read_json
+from avalign.system.json_file import read_json
 
 WHOLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # the two models' names for the norm of queries and text

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
+from avalign.interfaces import Connector
+from avalign.layers.pooling import pooled_spans
+from avalign.types import Tokens
 
 
-class ConvAttention(nn.Module):
+class ConvAttention(nn.Module, Connector):
     """A 1-D convolution over the tokens in their order, then attention over the LLM's embedding table E.
 
         token = softmax(q K^T / sqrt(dim_out / heads)) V,   K = W_k E / rms(E),   V = W_v E
@@ -22,7 +24,7 @@ class ConvAttention(nn.Module):
     Source: Macaw-LLM, arXiv:2306.09093, section 3.2. Dividing the keys is this library's
 
     A token that comes out is real if one of the `stride` that it stands for is. Of a sound it keeps their
-    span; of a picture it has no place, and a film is read as one sequence.
+    span; of a picture it has no place, and a video is read as one sequence.
 
     stride: tokens that become one
     kernel: tokens that the convolution sees for it, `stride` or more
@@ -67,12 +69,8 @@ class ConvAttention(nn.Module):
         words = self.words(self.query(self.norm(short)), vocabulary)
         fill = count * self.stride - n
         mask = F.pad(tokens.mask, (0, fill)).unflatten(1, (count, self.stride)).any(2)
-        where = tokens.where
-        if where is not None:
-            last = torch.arange(1, count + 1, device=where.device) * self.stride - 1
-            spans = torch.stack([where[:: self.stride, 0], where[last.clamp(max=n - 1), -1]], 1)
-            where = spans if where.shape[1] == 2 else None
-        return Tokens(words, mask, where)
+        times = None if tokens.times is None else pooled_spans(tokens.times, self.stride)
+        return Tokens(words, mask, times=times)
 
     def words(self, query: Tensor, vocabulary: Tensor) -> Tensor:
         """Attention of queries (b, n, dim_out) over the words (v, dim_out). -> (b, n, dim_out)"""

@@ -8,12 +8,13 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import nn
 
-from avalign.batch import Tokens
+from avalign.interfaces import Projector
+from avalign.types import Tokens
 
 GATES = {"sigmoid": F.sigmoid, "gelu": F.gelu}
 
 
-class Gated(nn.Module):
+class Gated(nn.Module, Projector):
     """Linear(x) * gate(Linear'(x)), token by token. (b, n, dim_in) -> (b, n, dim_out)
 
     gate: sigmoid (the GLU of arXiv:1612.08083) or gelu (the GEGLU of arXiv:2002.05202)

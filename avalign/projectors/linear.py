@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from avalign.batch import Tokens
+from avalign.interfaces import Projector
+from avalign.types import Tokens
 
 
-class Linear(nn.Linear):
+class Linear(nn.Linear, Projector):
     """One linear map, token by token. (b, n, dim_in) -> (b, n, dim_out)
 
     bias: whether a learnt constant is added

@@ -7,10 +7,11 @@ from itertools import pairwise
 
 from torch import nn
 
-from avalign.batch import Tokens
+from avalign.interfaces import Projector
+from avalign.types import Tokens
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Module, Projector):
     """`depth` linear maps with GELU between, token by token. (b, n, dim_in) -> (b, n, dim_out)
 
     hidden: width between the maps; dim_out when not given

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange, reduce
 from torch import nn
 
-from avalign.batch import Tokens
+from avalign.interfaces import Projector
+from avalign.layers.pooling import pooled_spans
+from avalign.types import Tokens
 
 
-class Pool(nn.Module):
+class Pool(nn.Module, Projector):
     """Mean of every `factor` x `factor` patches, or of `factor`^2 neighbours in time, then one linear map.
 
     (b, n, dim_in) -> (b, n / factor^2, dim_out), frame by frame
@@ -35,22 +38,23 @@ class Pool(nn.Module):
         )
 
     def forward(self, tokens: Tokens) -> Tokens:
-        b, n, d = tokens.values.shape
-        count, f, where, when = self.token_count(n, tokens.frames), self.factor, tokens.where, tokens.when
-        if where is not None and where.shape[1] == 2:  # a sound: tokens in order of time
-            values = self.linear(tokens.values.view(b, count, f * f, d).mean(2))
-            where = torch.stack([where[:: f * f, 0], where[f * f - 1 :: f * f, 1]], 1)
-            return Tokens(values, tokens.mask.view(b, count, f * f).all(-1), where)
+        n = tokens.values.shape[1]
+        self.token_count(n, tokens.frames)  # refuses what does not fit
+        f, boxes, times, seen = self.factor, tokens.boxes, tokens.times, tokens.frame_times
+        if times is not None:  # a sound: tokens in order of time
+            values = self.linear(reduce(tokens.values, "b (n each) d -> b n d", "mean", each=f * f))
+            mask = rearrange(tokens.mask, "b (n each) -> b n each", each=f * f).all(-1)
+            return Tokens(values, mask, times=pooled_spans(times, f * f))
         side = round((n // tokens.frames) ** 0.5)
         if side * side * tokens.frames != n or side % f:
             raise ValueError(self._unfit(n, tokens.frames))
-        rows = tokens.frames * side // f  # frames lie below each other, as one tall picture
-        cells = (b, rows, f, side // f, f)
-        values = self.linear(tokens.values.view(*cells, d).mean((2, 4)).view(b, count, d))
-        mask = tokens.mask.view(cells).transpose(2, 3).reshape(b, count, f * f).all(-1)
-        if where is not None:
-            grid = where.view(*cells[1:], 4)
-            where = torch.cat([grid[:, 0, :, 0, :2], grid[:, -1, :, -1, 2:]], -1).reshape(count, 4)
-        if when is not None:
-            when = when.view(cells)[:, :, 0, :, 0].reshape(b, count)
-        return Tokens(values, mask, where, tokens.frames, when)
+        cells = "(rows y columns x)"  # frames lie below each other, as one tall picture
+        sides = {"y": f, "x": f, "columns": side // f}
+        values = self.linear(reduce(tokens.values, f"b {cells} d -> b (rows columns) d", "mean", **sides))
+        mask = rearrange(tokens.mask, f"b {cells} -> b (rows columns) (y x)", **sides).all(-1)
+        if boxes is not None:
+            first, *_, last = rearrange(boxes, f"{cells} corners -> (y x) (rows columns) corners", **sides)
+            boxes = torch.cat([first[:, :2], last[:, 2:]], -1)
+        if seen is not None:
+            seen = rearrange(seen, f"b {cells} -> (y x) b (rows columns)", **sides)[0]
+        return Tokens(values, mask, boxes=boxes, frames=tokens.frames, frame_times=seen)

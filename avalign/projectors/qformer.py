@@ -8,15 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
 from avalign.errors import AvalignError
-from avalign.place_embedding import TimePlace, spans_of
+from avalign.interfaces import Projector
+from avalign.layers.position_embedding import TimeEmbedding
 from avalign.projectors.blip2_checkpoint import QFormerCheckpoint, read_qformer
+from avalign.types import Tokens
 
 WORDS = 512  # positions that BERT, which BLIP-2's Q-Former began as, has for text
 
 
-class QFormer(nn.Module):
+class QFormer(nn.Module, Projector):
     """Learnt queries that attend to each other (and to the instruction), and now and then to the tokens.
 
     (b, n, dim_in) -> (b, windows * queries, dim_out). The transformer is transformers' own Blip2QFormerModel;
@@ -106,7 +107,7 @@ class QFormer(nn.Module):
         self.window, self.stride, self.steps = window, window if stride is None else stride, steps
         self.norm = nn.LayerNorm(dim_in)
         self.read = nn.Identity() if width == dim_in else nn.Linear(dim_in, width)
-        self.time = TimePlace(width, seconds=seconds) if time_aware else None
+        self.time = TimeEmbedding(width, seconds=seconds) if time_aware else None
         self.queries = nn.Parameter(0.02 * torch.randn(queries, hidden))
         self.qformer = Blip2QFormerModel(config)
         self.out = nn.Linear(hidden, dim_out)
@@ -141,8 +142,9 @@ class QFormer(nn.Module):
         found = self._ask(seen, real, self._text(instruction, windows))
         count = len(self.queries)
         mask = real.any(1).unflatten(0, (-1, windows)).repeat_interleave(count, 1)
-        where, when = self._times(tokens, index, inside) if self.window is not None else (None, None)
-        return Tokens(self.out(found).unflatten(0, (-1, windows)).flatten(1, 2), mask, where, when=when)
+        times, seen = self._times(tokens, index, inside) if self.window is not None else (None, None)
+        out = self.out(found).unflatten(0, (-1, windows)).flatten(1, 2)
+        return Tokens(out, mask, times=times, frame_times=seen)
 
     def _ask(self, seen: Tensor, real: Tensor, text: tuple[Tensor, Tensor] | None) -> Tensor:
         """The queries after all layers. (b, n, width), (b, n) -> (b, queries, hidden)"""
@@ -186,7 +188,7 @@ class QFormer(nn.Module):
     def _index(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Which tokens each window sees, and which of them are inside the sequence. -> (windows, k) twice"""
         n, device = tokens.values.shape[1], tokens.values.device
-        if self.window is not None and self.steps == "frames" and _is_sound(tokens):
+        if self.window is not None and self.steps == "frames" and tokens.times is not None:
             raise ValueError("projector 'qformer': a sound has no frames for its window: set steps: tokens")
         steps = n if self.steps == "tokens" else tokens.frames
         each, length = n // steps, steps if self.window is None else min(self.window, steps)
@@ -198,19 +200,19 @@ class QFormer(nn.Module):
     def _times(self, tokens: Tokens, index: Tensor, inside: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The span of each window of a sound (windows * queries, 2), the mean time of each window's real
         frames (b, windows * queries)."""
-        count, spans = len(self.queries), spans_of(tokens)
-        if spans is None:
-            return None, None
-        if tokens.when is not None:
-            real = (tokens.mask[:, index] & inside).to(tokens.when.dtype)
-            mean = (tokens.when[:, index] * real).sum(2) / real.sum(2).clamp(min=1)
+        count, times = len(self.queries), tokens.times
+        if tokens.frame_times is not None:
+            real = (tokens.mask[:, index] & inside).to(tokens.frame_times.dtype)
+            mean = (tokens.frame_times[:, index] * real).sum(2) / real.sum(2).clamp(min=1)
             return None, mean.repeat_interleave(count, 1)
+        if times is None:
+            return None, None
         last = inside.sum(1, keepdim=True) - 1
-        ends = spans[:, 1][index.gather(1, last)[:, 0]]
-        return torch.stack([spans[:, 0][index[:, 0]], ends], 1).repeat_interleave(count, 0), None
+        ends = times[:, 1][index.gather(1, last)[:, 0]]
+        return torch.stack([times[:, 0][index[:, 0]], ends], 1).repeat_interleave(count, 0), None
 
     def _load(self, checkpoint: QFormerCheckpoint) -> None:
-        from avalign.encoders.weights import load_all
+        from avalign.weights.pretrained import load_all
 
         source, text = checkpoint.source, bool(self.wants)
         if text and not (checkpoint.takes_text and checkpoint.positions is not None):
@@ -249,7 +251,3 @@ def _agreed(checkpoint: QFormerCheckpoint, sizes: dict[str, Any]) -> dict[str, A
     if wrong:
         raise AvalignError(f"{checkpoint.source}: its Q-Former is of {', '.join(wrong)} as in the recipe.")
     return {name: theirs[name] for name in ("intermediate_size", "hidden_act", "layer_norm_eps")}
-
-
-def _is_sound(tokens: Tokens) -> bool:
-    return tokens.where is not None and tokens.where.shape[-1] == 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avalign.attention import Attention, FeedForward
-from avalign.batch import Tokens
-from avalign.place_embedding import TokenPlace
+from avalign.interfaces import Projector
+from avalign.layers.attention import Attention, FeedForward
+from avalign.layers.position_embedding import PositionEmbedding
+from avalign.types import Tokens
 
 
 class ResamplerLayer(nn.Module):
@@ -27,11 +28,11 @@ class ResamplerLayer(nn.Module):
         return thought
 
 
-class Resampler(nn.Module):
+class Resampler(nn.Module, Projector):
     """`queries` learnt latents that attend to the tokens and to each other, layer by layer.
 
     (b, n, dim_in) -> (b, queries, dim_out). Place and time are added to the tokens that have them (Flamingo
-    has time only); tokens without either are an unordered set. All frames of a film are read at once. What
+    has time only); tokens without either are an unordered set. All frames of a video are read at once. What
     comes out has no place, and is masked where a sample has no real token.
 
     Source: Flamingo, arXiv:2204.14198, section 2.1 and appendix A.1.1 (64 latents, 6 layers)
@@ -63,7 +64,7 @@ class Resampler(nn.Module):
         width = dim_in if hidden is None else hidden
         self.read = nn.Identity() if width == dim_in else nn.Linear(dim_in, width)
         self.norm = nn.LayerNorm(width)  # so that places are as large beside any encoder's tokens
-        self.place = TokenPlace(width, seconds=seconds)
+        self.place = PositionEmbedding(width, seconds=seconds)
         self.latents = nn.Parameter(torch.randn(queries, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim_out))

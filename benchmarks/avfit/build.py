@@ -21,8 +21,8 @@ from typing import TextIO
 
 import numpy as np
 
-from avalign.avfit.pairs.classes import Classes
-from avalign.versions import versions
+from avalign.avfit.pairing.classes import Classes
+from avalign.system.versions import versions
 
 COLUMNS = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,"

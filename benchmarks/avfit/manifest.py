@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from avalign.batch import TASKS
+from avalign.answers import write_box, write_interval
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import Record, write
 from avalign.data.mixture import Mixture
-from avalign.grammar import write_box, write_interval
+from avalign.types import TASKS
 
 PART = 250_000  # records of a file
 SOURCES = {  # task -> sources and their shares of its records, about those of AVFIT

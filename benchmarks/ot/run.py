@@ -18,7 +18,7 @@ SHAPES = ("16x196x64x512", "64x196x64x512", "16x196x512x768", "4x1024x1024x512")
 SETTINGS = {
     "eps0.05-tol1e-3": ("--epsilon", "0.05", "--tolerance", "1e-3"),
     "eps0.01-tol1e-3": ("--epsilon", "0.01", "--tolerance", "1e-3"),
-    "eps0.05-50rounds": ("--epsilon", "0.05", "--rounds", "50"),
+    "eps0.05-50iterations": ("--epsilon", "0.05", "--iterations", "50"),
 }
 
 

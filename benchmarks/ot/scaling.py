@@ -51,7 +51,7 @@ def lines(report: dict[str, Any], swept: str) -> list[dict[str, Any]]:
             line |= {"loss": row["name"], "status": row["status"], "engine": row.get("engine")}
             line |= {"seconds": step["median"], "low": step["quartiles"][0], "high": step["quartiles"][1]}
             line |= {"repeats": len(step["seconds"]), "forward": row.get("forward", {}).get("median")}
-            line |= {name: row.get(name) for name in ("peak_memory", "rounds", "gradient_error", "floor")}
+            line |= {name: row.get(name) for name in ("peak_memory", "iterations", "gradient_error", "floor")}
             found.append(line | {"marginal_error": errors["worst"]} | same)
     return found
 

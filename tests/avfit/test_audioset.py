@@ -11,8 +11,8 @@ import pytest
 
 from avalign.avfit.datasets.audioset import AudioSet
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
-from tests.avfit.layouts import SEGMENTS, lay_out
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
+from tests.helpers.avfit.layouts import SEGMENTS, lay_out
 
 EVAL = {"eval": "test"}
 
@@ -30,7 +30,7 @@ def test_the_published_rows_all_come_out(tmp_path: Path) -> None:
     for name in ("class_labels_indices.csv", "balanced_train_segments.csv", "eval_segments.csv"):
         shutil.copy(excerpt(f"audioset/{name}"), tmp_path)
     read = readings(tmp_path, splits={"balanced_train": "train", "eval": "test"})
-    assert tally(read) == (800, 0)
+    assert record_counts(read) == (800, 0)
     assert not reasons(read)
     made = [r.made[0] for r in read]
     assert [m.split for m in made] == ["train"] * 400 + ["test"] * 400
@@ -85,7 +85,7 @@ def test_names_of_files(tmp_path: Path, pattern: str, file: str, span: Any) -> N
 )
 def test_a_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, segment: str, reason: str) -> None:
     read = rows(tmp_path, segment, 'good, 0.000, 10.000, "/m/0bt9lr"')
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[0].where == "eval_segments.csv:4"
 

@@ -11,8 +11,8 @@ import pytest
 
 from avalign.avfit.datasets.audioset_strong import AudioSetStrong
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
-from tests.avfit.layouts import EVENTS, lay_out
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
+from tests.helpers.avfit.layouts import EVENTS, lay_out
 
 TRAIN = {"train": "train"}
 FRAMED = EVENTS.replace("label", "label\tpresent")
@@ -45,7 +45,7 @@ def test_the_published_rows_all_come_out(tmp_path: Path, filtered: str) -> None:
                 event = (row["label"], float(row["start_time_seconds"]), float(row["end_time_seconds"]))
                 published.setdefault(row["segment_id"], []).append(event)
     read = readings(tmp_path, labels=filtered + "_audioset_{split}_strong.tsv")
-    assert tally(read) == (len(published), 0)
+    assert record_counts(read) == (len(published), 0)
     assert not reasons(read)
     for reading in read:
         made = reading.made[0]
@@ -61,7 +61,7 @@ def test_published_frames_become_events(tmp_path: Path) -> None:
     shutil.copy(excerpt("audioset/mid_to_display_name.tsv"), tmp_path)
     labels = "baby_cry_ov_audioset_{split}_strong_framed_posneg.tsv"
     read = readings(tmp_path, labels=labels, splits={"eval": "test"})
-    assert tally(read) == (60, 0)
+    assert record_counts(read) == (60, 0)
     assert heard(read[0]) == [("Baby cry, infant cry", (4.8, 9.6))]  # five frames of 0.96 s
     with open(tmp_path / name, newline="") as opened:
         frames = sum(1 for _ in opened) - 1
@@ -153,7 +153,7 @@ def test_an_event_that_ends_just_after_its_clip_is_clipped_and_told(tmp_path: Pa
 )
 def test_a_segment_that_cannot_be_used_is_refused_by_name(tmp_path: Path, event: str, reason: str) -> None:
     read = rows(tmp_path, event, "good_0 0 1 /m/0bt9lr")
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from avalign.answers import read_intervals
 from avalign.avfit.datasets.ave import LISTS, Ave
 from avalign.errors import AvalignError
-from avalign.grammar import read_intervals
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 DOG = "Bark&-x_cdefghij&good&2&9\n"
 
@@ -40,7 +40,7 @@ def test_the_published_rows_all_come_out(published: Path) -> None:
     rows = [line.split("&") for line in (published / "Annotations.txt").read_text().splitlines()]
     read = readings(published)
     assert [r.item for r in read] == [row[1] for row in rows]
-    assert tally(read) == (4142, 1)
+    assert record_counts(read) == (4142, 1)
     assert [(r.item, r.where, r.problems[0].reason) for r in read if r.problems] == [
         ("VWi2ENBuTbw", "Annotations.txt:27", "event without duration")
     ]
@@ -87,7 +87,7 @@ def test_a_question_has_its_class_and_its_media(folder: Path) -> None:
 def test_a_row_that_cannot_be_used_is_refused_by_name(folder: Path, row: str, reason: str) -> None:
     (folder / "Annotations.txt").write_text(DOG + row)
     read = readings(folder)
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[1].where == "Annotations.txt:2"
 
@@ -105,7 +105,7 @@ def test_a_copy_with_a_header_is_read_alike(folder: Path) -> None:
     header = "Category&VideoID&Quality&StartTime&EndTime\n"
     for name in ("Annotations.txt", *LISTS.values()):
         (folder / name).write_text(header + (folder / name).read_text())
-    assert tally(readings(folder)) == (1, 0)
+    assert record_counts(readings(folder)) == (1, 0)
 
 
 def test_names_that_lead_elsewhere_are_refused(folder: Path) -> None:

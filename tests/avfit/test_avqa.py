@@ -11,7 +11,7 @@ import pytest
 
 from avalign.avfit.datasets.avqa import Avqa
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 GOOD = {
     "id": 7,
@@ -45,7 +45,7 @@ def readings(folder: Path, **options: Any) -> list[Any]:
 
 def test_the_published_record(published: Path) -> None:
     read = readings(published)
-    assert tally(read) == (2, 0)
+    assert record_counts(read) == (2, 0)
     train, test = (r.made[0] for r in read)
     assert train.instruction == (
         "<image><audio>What happened in the video? "
@@ -64,7 +64,7 @@ def test_every_name_of_the_published_map_has_its_video(published: Path) -> None:
     items = [GOOD | {"id": n, "video_name": clip, "video_id": n} for clip, n in videos.items()]
     (published / "train_qa.json").write_text(json.dumps(items))
     read = readings(published)
-    assert tally(read) == (len(videos) + 1, 0)
+    assert record_counts(read) == (len(videos) + 1, 0)
     for reading, clip in zip(read, videos, strict=False):
         assert reading.made[0].provenance["origins"] == [clip[:11]]
         assert reading.made[0].image == f"videos/{clip}.mp4"
@@ -103,7 +103,7 @@ def test_a_record_that_cannot_be_used_is_refused_by_name(
 ) -> None:
     write(folder, GOOD | change, GOOD | {"id": 8})
     read = readings(folder)
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[0].where == "val_qa.json, record 1"
 

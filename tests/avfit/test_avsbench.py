@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from avalign.answers import read_boxes
 from avalign.avfit.datasets.avsbench import AvsBench
 from avalign.avfit.datasets.masks import OBJECT, _classes_by_colour, boxes_of, read_mask
-from avalign.data.media import MediaError
 from avalign.errors import AvalignError
-from avalign.grammar import read_boxes
-from tests.avfit.excerpts import excerpt, reasons, tally
+from avalign.media.file import MediaError
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 CLASSES = {"background": 0, "dog": 1, "frying-food": 2, "tiger": 58}
 S4, MS3, AVSS = (
@@ -106,7 +106,7 @@ def test_s4_has_five_masks_a_clip_and_one_in_training(folder: Path) -> None:
             write(folder, S4.format(split=split, clip=clip, frame=frame), binary((0, 0, 10, 5)))
     read = readings(folder)
     assert [r.item for r in read] == ["a/1", "b/1", "b/2", "b/3", "b/4", "b/5"]
-    assert tally(read) == (6, 0)
+    assert record_counts(read) == (6, 0)
     made = read[2].made[0]
     assert made.boxes == ((0, 0, 0.25, 0.25),)
     assert (made.label, made.split, made.response) == (
@@ -128,7 +128,7 @@ def test_avss_counts_from_0_and_its_parts_have_their_numbers_of_masks(folder: Pa
             colours[5:15, 10:30] = (0, 128, 0)  # class 2
             write(folder, AVSS.format(part=part, clip=clip, frame=frame), colours)
     read = readings(folder, subset="avss")
-    assert tally(read) == (1 + 5 + 5 + 10, 2)
+    assert record_counts(read) == (1 + 5 + 5 + 10, 2)
     assert reasons(read) == {"row of an unknown part": 1, "repeated clip": 1}
     assert [r.item for r in read[:3]] == ["a/0", "a/0", "a/1"]
     made = read[1].made[0]
@@ -140,7 +140,7 @@ def test_avss_counts_from_0_and_its_parts_have_their_numbers_of_masks(folder: Pa
 def test_ms3_names_its_frames_otherwise_and_tells_no_class_in_binary_masks(folder: Path) -> None:
     write(folder, MS3.format(split="val", clip="v", frame=3), binary((0, 0, 10, 5)))
     read = readings(folder, subset="ms3")
-    assert tally(read) == (1, 4)
+    assert record_counts(read) == (1, 4)
     assert reasons(read) == {"no readable mask": 4}
     assert read[0].problems[0].detail == "ms3_data/gt_masks/val/v/v_1.png: no such file"
     made = read[2].made[0]
@@ -188,7 +188,7 @@ def test_a_mask_that_cannot_be_used_is_refused_by_name(folder: Path, mask: Any, 
 def test_a_mask_of_crumbs_alone_is_refused(folder: Path) -> None:
     write(folder, S4.format(split="test", clip="v", frame=1), binary((0, 0, 1, 1)))
     assert reasons(readings(folder, least=0.01)[:1]) == {"object too small for a box": 1}
-    assert tally(readings(folder, least=0)[:1]) == (1, 0)
+    assert record_counts(readings(folder, least=0)[:1]) == (1, 0)
 
 
 def test_rows_that_cannot_be_used_are_refused_by_name(folder: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_label_file_that_is_needed_and_is_none_is_named(folder: Path, content:
     if content is not None:
         (folder / "label2idx.json").write_text(content)
     write(folder, S4.format(split="test", clip="v", frame=1), binary((0, 0, 10, 5)))
-    assert tally(readings(folder)) == (1, 4)  # binary masks need none
+    assert record_counts(readings(folder)) == (1, 4)  # binary masks need none
     write(folder, S4.format(split="test", clip="v", frame=2), np.ones((20, 40), np.uint8))
     with pytest.raises(AvalignError, match=r"label2idx\.json"):
         readings(folder)
@@ -251,6 +251,49 @@ def test_two_levels_are_object_and_background_in_every_mode(tmp_path: Path, mode
     assert (mask[1:4, 3:9] == OBJECT).all()
     assert (mask == OBJECT).sum() == 18
     assert (mask == 0).sum() == 20 * 40 - 18
+
+
+def smooth(box: tuple[int, int, int, int]) -> np.ndarray:
+    """(80, 160): a mask drawn at half the size and enlarged, as an editor does: grey around its edges."""
+    mask = Image.fromarray(binary(box)).resize((80, 40)).resize((160, 80), Image.Resampling.BILINEAR)
+    assert len(np.unique(np.asarray(mask))) > 4
+    return np.asarray(mask)
+
+
+@pytest.mark.parametrize("kind", ["L", "P", "RGB", "RGBA", "LA", "I;16", "jpg", "colour jpg"])
+def test_the_grey_edge_of_a_smooth_mask_is_no_class(tmp_path: Path, kind: str) -> None:
+    levels = smooth((3, 1, 9, 4))
+    file = tmp_path / ("mask.jpg" if "jpg" in kind else "mask.png")
+    picture = Image.fromarray(levels.astype(np.uint16) * 257 if kind == "I;16" else levels)
+    modes = {"jpg": "L", "colour jpg": "RGB"}
+    (picture if kind == "I;16" else picture.convert(modes.get(kind, kind))).save(file)
+    ((index, box),), small = boxes_of(read_mask(file), 0.001, 0.1)
+    assert (index, small) == (OBJECT, 0)
+    assert np.abs(np.array(box) - (3 / 40, 1 / 20, 9 / 40, 4 / 20)).max() <= 1 / 80
+
+
+def test_what_is_transparent_in_a_mask_is_background(tmp_path: Path) -> None:
+    pixels = np.full((20, 40, 4), 255, np.uint8)
+    pixels[..., 3] = binary((3, 1, 9, 4))
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert (read_mask(tmp_path / "mask.png") == OBJECT).sum() == 18
+
+
+def test_a_palette_of_colours_is_left_aside_and_one_of_black_and_white_is_two_levels(tmp_path: Path) -> None:
+    indices = np.zeros((20, 40), np.uint8)
+    indices[1:4, 3:9] = 1
+    mask = Image.fromarray(indices).convert("P")
+    for palette, index in (([0, 0, 0, 128, 0, 0], 1), ([0, 0, 0, 255, 255, 255], OBJECT)):
+        mask.putpalette(palette)
+        mask.save(tmp_path / "mask.png")
+        found = read_mask(tmp_path / "mask.png")
+        assert set(np.unique(found)) == {0, index}
+        assert (found == index).sum() == 18
+
+
+def test_classes_in_16_bits_are_classes(tmp_path: Path) -> None:
+    Image.fromarray(np.where(binary((3, 1, 9, 4)) > 0, 45, 0).astype(np.uint16)).save(tmp_path / "mask.png")
+    assert set(np.unique(read_mask(tmp_path / "mask.png"))) == {0, 45}
 
 
 def test_a_truncated_mask_is_named(tmp_path: Path) -> None:

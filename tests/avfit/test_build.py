@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from avalign import recipe_io
 from avalign.avfit.annotation import Reading
-from avalign.avfit.building import build_state
-from avalign.avfit.building.account import books
-from avalign.avfit.building.admit import Gate
+from avalign.avfit.build.filter import SampleFilter
+from avalign.avfit.build.ledger import opened_ledger
 from avalign.avfit.plan import read_plan
-from avalign.cli import app
+from avalign.cli.app import app
+from avalign.config import recipe_file as recipe_io
+from avalign.config import shipped
 from avalign.data.manifest.record import Record
 from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError
-from tests.avfit.builds import built, contents, items, records, rejected, write_plan, write_root
-from tests.strategies import quick
-
-
-def small(folder: Path) -> tuple[Path, Path]:
-    """A plan over two data sets, with everything that may be wrong in them."""
-    one: list[dict[str, Any]] = [
-        *items(45, "train"),
-        {"id": "broken", "reason": "box without area"},
-        {"id": "double", "split": "train", "records": 2, "noted": 1},
-    ]
-    two = [*items(30, "test", "w"), {"id": "v3", "split": "test"}]
-    return write_plan(folder, ["one", "two"]), write_root(folder / "root", {"one": one, "two": two})
+from tests.helpers.avfit.builds import built, contents, items, records, rejected, write_plan, write_root
+from tests.helpers.avfit.stopped_builds import small
+from tests.helpers.strategies import quick
 
 
 def test_every_item_is_used_or_refused_by_name(tmp_path: Path) -> None:
@@ -148,10 +133,10 @@ def test_most_chooses_by_the_seed_and_grows_by_adding(most: int, seed: int, ther
     readings = [Reading(str(k), "", (Record(f"r{k}", "arig", "train", "made", "x"),)) for k in range(there)]
 
     def chosen(number: int) -> set[str]:
-        gate = Gate("one", seed=seed, files=None, held={}, own={}, most={"train": number})
-        gate.limit(iter(readings))
-        with books("one", Path(folder)) as entered:
-            return {record.id for record in gate.passing(iter(readings), entered)}
+        sample_filter = SampleFilter("one", seed=seed, files=None, held={}, own={}, most={"train": number})
+        sample_filter.limit(iter(readings))
+        with opened_ledger("one", Path(folder)) as entered:
+            return {record.id for record in sample_filter.passing(iter(readings), entered)}
 
     with TemporaryDirectory() as folder:
         few, more = chosen(most), chosen(most + 1)
@@ -202,83 +187,6 @@ def test_repeated_ids_are_refused(tmp_path: Path) -> None:
     counts = built(plan, write_root(tmp_path / "root", {"one": items(2) + items(3)}), tmp_path / "out")
     assert counts["datasets"]["one"]["reasons"] == {"repeated id": 2}
     assert len(records(tmp_path / "out")) == 3
-
-
-# ---- going on ----
-
-
-def test_a_finished_build_is_left_as_it_is(tmp_path: Path) -> None:
-    plan, root = small(tmp_path)
-    built(plan, root, tmp_path / "out")
-    before = {file: file.stat().st_ino for file in (tmp_path / "out").glob("*.jsonl")}
-    counts = built(plan, root, tmp_path / "out")
-    assert {file: file.stat().st_ino for file in (tmp_path / "out").glob("*.jsonl")} == before
-    assert counts == json.loads((tmp_path / "out" / "counts.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda plan, root: plan.write_text(plan.read_text().replace("small", "other")), "plan.name is"),
-        (lambda plan, root: (root / "one" / "p" / "new.jpg").touch(), "files.one is"),
-        (lambda plan, root: (root / "two" / "items.json").write_text("[]"), "annotations.two.items.json is"),
-        (lambda plan, root: (root / "two" / "more.csv").touch(), "annotations.two.more.csv is new"),
-    ],
-)
-def test_a_changed_plan_is_refused_by_name(tmp_path: Path, change: Any, said: str) -> None:
-    plan, root = small(tmp_path)
-    built(plan, root, tmp_path / "out")
-    before = contents(tmp_path / "out")
-    change(plan, root)
-    with pytest.raises(AvalignError, match=f"{said}.*--overwrite"):
-        built(plan, root, tmp_path / "out")
-    assert contents(tmp_path / "out") == before
-
-
-def test_overwrite_replaces_all_that_was_built(tmp_path: Path) -> None:
-    plan, root = small(tmp_path)
-    built(plan, root, tmp_path / "out")
-    built(plan, root, tmp_path / "new", "datasets.one=null")
-    built(plan, root, tmp_path / "out", "datasets.one=null", overwrite=True)
-    assert contents(tmp_path / "out") == contents(tmp_path / "new")
-    assert {record["source"] for record in records(tmp_path / "out")} == {"made"}
-    assert all(record["id"].startswith("two/") for record in records(tmp_path / "out"))
-
-
-def test_a_part_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
-    plan, root = small(tmp_path)
-    built(plan, root, tmp_path / "out")
-    before = contents(tmp_path / "out")
-    (tmp_path / "out" / "one-00001.jsonl").unlink()
-    built(plan, root, tmp_path / "out")
-    assert contents(tmp_path / "out") == before
-
-
-def test_nothing_is_written_among_somebody_elses_files(tmp_path: Path) -> None:
-    plan, root = small(tmp_path)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
-    with pytest.raises(AvalignError, match="holds files of something else"):
-        built(plan, root, tmp_path / "out", overwrite=True)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
-
-
-def test_a_manifest_that_somebody_put_beside_the_parts_is_named(tmp_path: Path) -> None:
-    plan, root = small(tmp_path)
-    built(plan, root, tmp_path / "out")
-    (tmp_path / "out" / "mine.jsonl").touch()
-    with pytest.raises(AvalignError, match=r"holds mine\.jsonl, which this build did not write"):
-        built(plan, root, tmp_path / "out")
-
-
-def test_two_builds_do_not_work_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, root = small(tmp_path)
-    monkeypatch.setattr(build_state, "PATIENCE", 0.0)
-    with (
-        build_state.State(tmp_path / "out").locked(),
-        pytest.raises(AvalignError, match="another build is at work"),
-    ):
-        built(plan, root, tmp_path / "out")
 
 
 # ---- bad input ----
@@ -360,8 +268,8 @@ def test_the_command_prints_counts_reasons_and_what_comes_next(tmp_path: Path) -
         assert line in said.stdout
     words = said.stdout.splitlines()[-1].removeprefix("train on it:  ")
     command, verb, recipe, *settings = shlex.split(words)
-    assert (command, verb, recipe) == ("avalign", "train", "recipes/meerkat-avfit.yaml")
-    read = recipe_io.read(Path(__file__).parents[2] / recipe, settings)
+    assert (command, verb, recipe) == ("avalign", "train", "meerkat-avfit")
+    read = recipe_io.read(shipped.found(recipe), settings)
     assert (read.data.root, read.data.source.options["media"]) == (str(tmp_path / "out"), str(root))
     assert [stage.tasks for stage in read.train.stages] == [{"arig": 1, "avfc": 0}] * 2
     assert (read.evaluation.tasks, read.evaluation.samples) == (["arig"], 31)
@@ -392,29 +300,3 @@ def test_what_is_misspelt_is_named(tmp_path: Path, words: list[str], what: str) 
     said = CliRunner().invoke(app, ["data", "build", str(plan), "--root", str(root), *words])
     assert said.exit_code == 2
     assert what in said.stderr
-
-
-# ---- killed ----
-
-
-BUILD = (
-    "import sys; from tests.avfit.builds import *; built(*map(Path, sys.argv[1:4]), jobs=int(sys.argv[4]))"
-)
-
-
-@pytest.mark.parametrize(("jobs", "at"), [(1, "one 1 9"), (1, "two 2 25"), (2, "one 2 30")])
-def test_a_build_that_is_killed_goes_on_and_ends_alike(tmp_path: Path, jobs: int, at: str) -> None:
-    """Each data set is read twice, for origins and for records; killed in the first, and in the last."""
-    plan, root = small(tmp_path)
-
-    def run(out: Path, **more: str) -> int:
-        words = [sys.executable, "-c", BUILD, str(plan), str(root), str(out), str(jobs)]
-        return subprocess.run(words, env={**os.environ, **more}, capture_output=True).returncode
-
-    assert run(tmp_path / "whole") == 0
-    (tmp_path / "kill").write_text(at)
-    assert run(tmp_path / "killed", KILL=str(tmp_path / "kill")) == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "counts.json").exists()
-    assert all(not file.name.endswith(".jsonl") or Table(file) for file in (tmp_path / "killed").iterdir())
-    assert run(tmp_path / "killed") == 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

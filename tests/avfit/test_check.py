@@ -4,100 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from avalign.avfit.checking.check import Options
-from avalign.avfit.checking.check_media import Limits
-from avalign.avfit.checking.check_report import ALL, checked_and_reported
-from avalign.avfit.checking.findings import ERROR, EXAMPLES, KINDS
+from avalign.answers import write_box
+from avalign.avfit.check.check import Options
+from avalign.avfit.check.findings import ERROR, EXAMPLES, KINDS
+from avalign.avfit.check.report import ALL, checked_and_reported
 from avalign.data.manifest.record import Record, to_json, write
 from avalign.errors import AvalignError
-from avalign.grammar import write_box, write_interval
-from tests.test_video import beeps, write_video
-
-soundfile = pytest.importorskip("soundfile")
-
-RATE = 16_000
-BOX = (0.1, 0.2, 0.5, 0.9)
-SPAN = (0.25, 0.75)
-
-
-def noise(seconds: float = 2.0, loud: float = 0.1, seed: int = 0) -> np.ndarray:
-    """White to the highest frequency, as recorded sound is."""
-    return (loud * np.random.default_rng(seed).uniform(-1, 1, round(seconds * RATE))).astype(np.float32)
-
-
-def sound(file: Path, samples: np.ndarray, rate: int = RATE) -> None:
-    soundfile.write(file, samples, rate, subtype="PCM_16" if file.suffix != ".ogg" else None)
-
-
-def picture(file: Path, width: int = 64, height: int = 48, seed: int = 0) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(pixels).save(file)
-
-
-def sample(task: str, **fields: Any) -> Record:
-    made: dict[str, Any] = {
-        "arig": {"response": write_box(BOX, "dog"), "boxes": (BOX,), "label": "dog"},
-        "igatl": {"response": write_interval(SPAN), "intervals": (SPAN,), "label": "dog"},
-        "avfc": {
-            "response": "True",
-            "kind": "type3",
-            "instruction": "<image><audio>Is the <class> in <box> heard in <time>?",
-            "slots": {"class": "dog", "box": list(BOX), "time": list(SPAN)},
-        },
-        "avqa": {"kind": "what", "response": "dog", "instruction": "<image><audio>What is it?"},
-        "avcap": {"response": "a dog barks", "references": ("barking",)},
-    }[task]
-    common = {"id": task, "split": "test", "source": "made", "image": "a.png", "audio": "a.wav"}
-    common |= {"provenance": {"origins": ["video-1"]}}
-    return Record(task=task, **(common | made | fields))
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    picture(folder / "a.png")
-    sound(folder / "a.wav", noise())
-    sound(folder / "a.ogg", noise())
-    sound(folder / "a.flac", noise())
-    write_video(folder / "a.mp4", beeps())
-    return folder
-
-
-@pytest.fixture
-def folder(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A manifest's folder with sound media, each test's own."""
-    monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / "cache"))
-    return Path(shutil.copytree(media, tmp_path / "data"))
-
-
-def good() -> list[Record]:
-    film = sample("avqa", id="film", image="a.mp4", frame_times=(0.0, 1.0, 3.95), audio="a.ogg")
-    part = sample("igatl", id="part", audio="a.flac", audio_start=0.5, audio_end=2.0)
-    return [*(sample(task) for task in ("arig", "igatl", "avfc", "avqa", "avcap")), film, part]
-
-
-def checked(folder: Path, records: list[Record] | None = None, **options: Any) -> dict[str, Any]:
-    if records is not None:
-        write(records, folder / "m.jsonl")
-    return checked_and_reported(folder, folder, folder / "check", Options(**options))
-
-
-def counts(report: dict[str, Any]) -> dict[str, int]:
-    return {finding["code"]: finding["count"] for finding in report["findings"]}
-
-
-def examples(report: dict[str, Any]) -> list[dict[str, str]]:
-    return [one for finding in report["findings"] for one in finding["examples"]]
+from tests.helpers.avfit.check_manifests import checked, examples, folder, good, media  # noqa: F401 (fixtures)
+from tests.helpers.avfit.checks import BOX, SPAN, counts, noise, picture, sample, sound
 
 
 def test_a_sound_manifest_has_no_findings(folder: Path) -> None:
@@ -128,6 +48,11 @@ ONE_RECORD: list[tuple[str, str, dict[str, Any]]] = [
     ("box out of range or inverted", "avqa", {"boxes": ((0.5, 0.2, 0.1, 0.9),)}),
     ("box out of range or inverted", "avqa", {"boxes": ((0.5, 0.2, 0.6, 1.1),)}),
     ("box out of range or inverted", "avqa", {"boxes": ((0.5, 0.2, 0.5, 0.9),)}),
+    (
+        "interval behind its span's end",
+        "avqa",
+        {"intervals": ((1.2, 1.9),), "audio_start": 1.0, "audio_end": 2.0},
+    ),
     ("interval inverted or before 0", "avqa", {"intervals": ((0.5, 0.5),)}),
     ("interval inverted or before 0", "avqa", {"intervals": ((-0.5, 0.5),)}),
     ("ARIG record without a box", "arig", {"boxes": ()}),
@@ -162,6 +87,13 @@ ONE_RECORD: list[tuple[str, str, dict[str, Any]]] = [
     ("media cannot be decoded", "avqa", {"image": "a.mp4"}),  # a film needs frame_times
     ("media cannot be decoded", "avqa", {"audio": "a.png"}),
 ]
+
+
+def test_a_box_in_pixels_is_named_so(folder: Path) -> None:
+    report = checked(folder, [*good(), sample("avqa", id="wrong", boxes=((12.0, 30.0, 200.0, 180.0),))])
+    assert [one["detail"] for one in examples(report)] == [
+        "box [12, 30, 200, 180]: pixels? they are to be in 0..1"
+    ]
 
 
 @pytest.mark.parametrize(("code", "task", "change"), ONE_RECORD)
@@ -234,18 +166,27 @@ def test_every_bad_line_stands_in_the_report(folder: Path) -> None:
 
 
 def test_pieces_do_not_lose_or_repeat_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avalign.avfit.checking import check_lines
+    from avalign.avfit.check import lines as check_lines
+    from avalign.data.manifest import lines as manifest_lines
 
     records = [sample("avcap", id=f"{k}", response="word " * (k % 40 + 1)) for k in range(200)]
     write(records, folder / "m.jsonl")
     with open(folder / "m.jsonl", "a") as lines:
         lines.write("{\n\n" + "x" * 5000 + "\n" + to_json(sample("avcap", id="last")))
-    monkeypatch.setattr(check_lines, "LONGEST", 4096)
+    monkeypatch.setattr(manifest_lines, "LONGEST", 4096)
     for size in (1 << 20, 997, 64):
         monkeypatch.setattr(check_lines, "PIECE", size)
         report = checked(folder, media=False)
         assert (report["lines"], report["records"]) == (204, 201)
         assert [one["where"] for one in examples(report)] == ["m.jsonl:201", "m.jsonl:203"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n"])
+def test_a_manifest_without_a_record_is_an_error(folder: Path, content: str) -> None:
+    (folder / "m.jsonl").write_text(content)
+    report = checked(folder)
+    assert counts(report) == {"manifest holds no record": 1}
+    assert report["errors"] == 1
 
 
 def test_a_file_that_is_none_is_named_and_the_others_are_read(folder: Path) -> None:
@@ -279,115 +220,6 @@ def test_what_cannot_be_checked_is_one_error(folder: Path) -> None:
     with pytest.raises(AvalignError, match="nowhere: no such folder of media"):
         checked_and_reported(folder, folder / "nowhere", folder / "check", Options())
     assert not (folder / "check" / "report.json").exists()
-
-
-# ---- media ----
-
-
-def broken(folder: Path, name: str, size: int) -> None:
-    (folder / name).write_bytes((folder / name).read_bytes()[:size])
-
-
-def cut(share: float, name: str) -> Callable[[Path], None]:
-    return lambda folder: broken(folder, name, int(share * (folder / name).stat().st_size))
-
-
-def without_last_ogg_page(folder: Path) -> None:
-    """Cut where a page ends: only the mark of the last one is lacking."""
-    broken(folder, "a.ogg", (folder / "a.ogg").read_bytes().rindex(b"OggS"))
-
-
-def stereo_of_opposite_phase(folder: Path) -> None:
-    sound(folder / "a.wav", np.stack([noise(), -noise()], axis=1))
-
-
-def silent_in_the_middle(folder: Path) -> None:
-    samples = noise(3.0)
-    samples[RATE : 2 * RATE] = 0
-    sound(folder / "a.wav", samples)
-
-
-ONE_FILE: list[tuple[str, Callable[[Path], None]]] = [
-    ("media breaks off", cut(0.7, "a.png")),
-    ("media breaks off", cut(0.98, "a.wav")),
-    ("media breaks off", cut(0.98, "a.ogg")),
-    ("media breaks off", without_last_ogg_page),
-    ("media breaks off", cut(0.9, "a.mp4")),
-    ("media cannot be decoded", lambda folder: (folder / "a.wav").write_bytes(b"RIFF" + bytes(60))),
-    (
-        "media cannot be decoded",
-        lambda folder: (folder / "a.wav").write_bytes(b"ffconcat version 1.0\nfile a.ogg\n"),
-    ),
-    (
-        "media cannot be decoded",
-        lambda folder: (folder / "a.mp4").write_bytes(b"ffconcat version 1.0\nfile a.mp4\n"),
-    ),
-    (
-        "media cannot be decoded",
-        lambda f: soundfile.write(f / "a.wav", noise() * np.nan, RATE, subtype="FLOAT"),
-    ),
-    ("media file is missing", lambda folder: (folder / "a.wav").write_bytes(b"")),
-    ("media file is missing", lambda folder: (folder / "a.ogg").unlink()),
-    ("small picture", lambda folder: picture(folder / "a.png", 31, 300)),
-    ("low sample rate", lambda folder: sound(folder / "a.wav", noise(), 15_999)),
-    ("clipped sound", lambda folder: sound(folder / "a.wav", np.clip(20 * noise(), -1, 1))),
-    ("upsampled sound", lambda folder: sound(folder / "a.wav", upsampled())),
-]
-
-
-def upsampled() -> np.ndarray:
-    """What an 8 kHz recording gives at 16 kHz."""
-    soxr = pytest.importorskip("soxr")
-    return np.asarray(soxr.resample(noise(4.0)[:16_000], 8_000, RATE))
-
-
-@pytest.mark.parametrize(("code", "change"), ONE_FILE)
-def test_a_wrong_file_is_found_once_for_all_its_users(
-    folder: Path, code: str, change: Callable[[Path], None]
-) -> None:
-    change(folder)
-    assert counts(checked(folder, [replace(r, intervals=()) if r.task == "avqa" else r for r in good()])) == {
-        code: 1
-    }
-
-
-def test_silence_is_told_of_each_span(folder: Path) -> None:
-    silent_in_the_middle(folder)
-    spans = {"before": (0.0, 1.0), "in": (1.0, 2.0), "within": (1.25, 1.5), "across": (1.5, 2.2)}
-    records = [sample("avqa", id=k, audio_start=a, audio_end=b) for k, (a, b) in spans.items()]
-    report = checked(folder, [*good(), *records])
-    assert counts(report) == {"silent sound": 2}
-    assert {one["record"] for one in examples(report)} == {"in", "within"}
-
-
-def test_channels_that_cancel_are_silence(folder: Path) -> None:
-    stereo_of_opposite_phase(folder)
-    assert counts(checked(folder, [sample("avqa")])) == {"silent sound": 1}
-
-
-@pytest.mark.parametrize(
-    ("limits", "code"),
-    [
-        (Limits(min_side=49), "small picture"),
-        (Limits(min_rate=16_001), "low sample rate"),
-        (Limits(silence=-19.0), "silent sound"),
-        (Limits(clipped=-1.0), "clipped sound"),
-    ],
-)
-def test_limits_are_those_stated(folder: Path, limits: Limits, code: str) -> None:
-    assert counts(checked(folder, [sample("avqa")], limits=limits)) == {code: 1}
-
-
-def test_a_link_out_of_the_root_is_not_opened(folder: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "secret.png")
-    (folder / "out.png").symlink_to(tmp_path / "secret.png")
-    (folder / "up").symlink_to(tmp_path)
-    (folder / "in.png").symlink_to(folder / "a.png")
-    names = ("out.png", "up/secret.png", "in.png")
-    report = checked(folder, [sample("avqa", id=name, image=name) for name in names])
-    assert counts(report) == {"media leads out of the root": 2}
-    assert {one["record"] for one in examples(report)} == set(names[:2])
-    assert counts(checked(folder, follow_links=True)) == {}
 
 
 # ---- over all records ----
@@ -445,7 +277,7 @@ def test_a_class_that_makes_up_a_task(folder: Path) -> None:
 
 
 def test_findings_are_named_across_files_and_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avalign.avfit.checking import check_lines
+    from avalign.avfit.check import lines as check_lines
 
     monkeypatch.setattr(check_lines, "PIECE", 300)
     own = {"image": None, "instruction": "<audio>What is it?"}
@@ -461,66 +293,3 @@ def test_findings_are_named_across_files_and_pieces(folder: Path, monkeypatch: p
     assert (missing["where"], missing["record"]) == ("n.jsonl:4", "n3")
     assert (leak["where"], leak["record"]) == ("n.jsonl:5", "n4")
     assert "test: video-1 in m0 (m.jsonl:1)" in leak["detail"]
-
-
-# ---- how it is done ----
-
-
-def test_media_are_measured_once_and_again_when_they_change(folder: Path) -> None:
-    first = checked(folder, good())
-    second = checked(folder)
-    counted = [{kind: m["measured now"] for kind, m in report["media"].items()} for report in (first, second)]
-    assert counted == [{"picture": 1, "video": 1, "sound": 3}, {"picture": 0, "video": 0, "sound": 0}]
-    picture(folder / "a.png", 8, 8)
-    third = checked(folder)
-    assert counts(third) == {"small picture": 1}
-    assert third["media"]["picture"]["measured now"] == 1
-
-
-def test_an_interrupted_check_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avalign.avfit.checking import check
-
-    names = [f"{k}.png" for k in range(40)]
-    for k, name in enumerate(names):
-        picture(folder / name, seed=k)
-    records = [sample("avqa", id=name, image=name, audio=None, instruction="<image>x") for name in names]
-    measured, done = check.measured, []
-
-    def interrupted(file: Path, kind: int) -> Any:
-        if len(done) == 35:
-            raise KeyboardInterrupt
-        done.append(file)
-        return measured(file, kind)
-
-    monkeypatch.setattr(check, "measured", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        checked(folder, records)
-    monkeypatch.setattr(check, "measured", measured)
-    report = checked(folder)
-    assert report["media"]["picture"] == {
-        "files": 40,
-        "checked": 40,
-        "measured now": 8,  # 16 at once are kept
-        "known from the cache": 32,
-    }
-
-
-def test_a_sample_of_media_is_chosen_by_the_seed(folder: Path) -> None:
-    def missing(seed: int) -> set[str]:
-        records = [sample("avqa", id=f"{k}", image=f"{k}.png") for k in range(30)]
-        report = checked(folder, records, sample=10, seed=seed)
-        assert sum(m["checked"] for m in report["media"].values()) == 10
-        assert sum(m["files"] for m in report["media"].values()) == 31
-        return {one["record"] for one in examples(report)}
-
-    assert missing(1) == missing(1) != missing(2)
-
-
-def test_processes_find_what_one_finds(folder: Path) -> None:
-    broken(folder, "a.ogg", 3000)
-    records = [*good(), sample("avcap", id="x", response="")]
-    alone = checked(folder, records)
-    shutil.rmtree(folder.parent / "cache")
-    together = checked(folder, processes=2)
-    assert together["findings"] == alone["findings"]
-    assert counts(alone) == {"media breaks off": 1, "response is empty": 1}

@@ -17,17 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from avalign.avfit.checking import check
-from avalign.avfit.checking.check import Options
-from avalign.avfit.checking.check_report import checked_and_reported
+from avalign.avfit.check import check
+from avalign.avfit.check.check import Options
+from avalign.avfit.check.report import checked_and_reported
 from avalign.avfit.processes import in_processes
 from avalign.avfit.show import show
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import FIELDS, from_json, to_json, write
-from avalign.data.media import MediaError, read_audio, read_frames, read_image
 from avalign.errors import AvalignError
-from tests.avfit.test_check import counts, noise, sample
-from tests.test_video import beeps, write_video
+from avalign.media.file import MediaError
+from avalign.media.read import read_audio, read_frames, read_image
+from tests.helpers.avfit.checks import counts, noise, sample
+from tests.helpers.videos import beeps, write_video
 
 soundfile = pytest.importorskip("soundfile")
 fuzz = settings(
@@ -213,8 +214,8 @@ def note(event, arguments):
         opened.append([os.path.realpath(os.fsdecode(arguments[0])) if arguments[0] else event, True])
 from pathlib import Path
 import av, numpy, soundfile, PIL.Image, tqdm, matplotlib
-from avalign.avfit.checking.check import Options
-from avalign.avfit.checking.check_report import checked_and_reported
+from avalign.avfit.check.check import Options
+from avalign.avfit.check.report import checked_and_reported
 from avalign.avfit.show import show
 from avalign.avfit import show_card
 root, out = map(Path, sys.argv[1:])

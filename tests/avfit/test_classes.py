@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from avalign.avfit.pairs.classes import NOTHING, Classes
+from avalign.avfit.pairing.classes import NOTHING, Classes
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt
+from tests.helpers.avfit.excerpts import excerpt
 
 _VOC = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "

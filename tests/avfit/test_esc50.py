@@ -10,8 +10,8 @@ import pytest
 
 from avalign.avfit.datasets.esc50 import Esc50
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import reasons, tally
-from tests.avfit.layouts import lay_out
+from tests.helpers.avfit.excerpts import reasons, record_counts
+from tests.helpers.avfit.layouts import lay_out
 
 HEADER = "filename,fold,target,category,esc10,src_file,take\n"
 GOOD = "1-100032-A-0.wav,1,0,dog,True,100032,A\n"
@@ -29,7 +29,7 @@ def test_the_whole_table(tmp_path: Path) -> None:
         name, category = f"{fold}-{source}-{take}-{target}.wav", f"class_{target}"
         rows.append(f"{name},{fold},{target},{category},{target < 10},{source},{take}\n")
     read = readings(lay_out("esc50", tmp_path, esc50=HEADER + "".join(rows)))
-    assert tally(read) == (2000, 0)
+    assert record_counts(read) == (2000, 0)
     made = [r.made[0] for r in read]
     assert [sum(m.split == split for m in made) for split in ("train", "val", "test")] == [1200, 400, 400]
     assert all(
@@ -70,7 +70,7 @@ def test_folds_and_files_by_option(tmp_path: Path) -> None:
 )
 def test_a_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, row: str, reason: str) -> None:
     read = readings(lay_out("esc50", tmp_path, esc50=HEADER + GOOD + row))
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[1].where == "esc50.csv:3"
 

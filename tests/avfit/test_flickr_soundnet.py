@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from avalign.answers import read_boxes
 from avalign.avfit.datasets.flickr_soundnet import LISTS, FlickrSoundNet
 from avalign.errors import AvalignError
-from avalign.grammar import read_boxes
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 BOXES = [(0, 64, 128, 256), (0, 64, 128, 256), (32, 0, 256, 192)]
 
@@ -43,7 +43,7 @@ def test_every_clip_of_the_published_lists_is_found(folder: Path, clips: Any, co
     read = readings(folder, clips=clips)
     assert [r.item for r in read] == ids
     assert all(clip.isdecimal() for clip in ids)
-    assert tally(read) == (count - 1, 1 + twice)
+    assert record_counts(read) == (count - 1, 1 + twice)
     assert reasons(read) == Counter({"no readable boxes": 1}) + Counter({"repeated clip": twice})
     assert read[0].problems[0].detail == f"Annotations/{ids[0]}.xml: no such file"
     found = [r.made[0].image for r in read if r.made]
@@ -83,7 +83,7 @@ def test_a_box_that_is_none_is_told_and_the_others_stay(
 ) -> None:
     write(folder, "111", [*BOXES, box])
     read = readings(folder)
-    assert (tally(read), reasons(read)) == ((used, 1 - used), {reason: 1})
+    assert (record_counts(read), reasons(read)) == ((used, 1 - used), {reason: 1})
     assert all(0 <= x <= 1 for b in read[0].made[0].boxes for x in b)
     assert read[0].made[0].boxes[:2] == ((0, 0.25, 0.5, 1), (0, 0.25, 0.5, 1))
 
@@ -120,7 +120,7 @@ def test_xml_without_boxes_is_refused_by_name(folder: Path) -> None:
 def test_names_that_lead_elsewhere_or_repeat(folder: Path) -> None:
     (folder / "flickr_test.csv").write_bytes(b"111,1\r\n..,1\r\na\\b,1\r\n111,2\r\n ,3\r\n")
     read = readings(folder)
-    assert tally(read) == (1, 4)
+    assert record_counts(read) == (1, 4)
     assert reasons(read) == {"unsafe name": 2, "repeated clip": 1, "row without a name": 1}
     assert read[3].where == "flickr_test.csv:4"
 

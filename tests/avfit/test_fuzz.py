@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalign import registry
-from avalign.avfit.annotation import Picture, Reading, Recording
-from avalign.data.manifest.record import SPLITS, Record, from_json, to_json
+from avalign.avfit.annotation import AudioAnnotation, ImageAnnotation, Reading
+from avalign.data.manifest.record import Record, from_json, to_json
 from avalign.errors import AvalignError
-from tests.avfit.layouts import LAYOUTS, written
+from avalign.types import SPLITS
+from tests.helpers.avfit.layouts import LAYOUTS, written
 
 SHIPPED = sorted(registry.SHIPPED["dataset"])
-MADE = {"records": Record, "pictures": Picture, "recordings": Recording}
+MADE = {"records": Record, "pictures": ImageAnnotation, "recordings": AudioAnnotation}
 # fmt: off
 NASTY = [
     "", " ", "0", "-1", "1", "2", "1.5", "0.5", "nan", "NaN", "inf", "-Infinity", "1e400", "-2.88e16",
@@ -92,7 +93,7 @@ def replaced(draw: Any, node: Any, value: Any) -> Any:
 
 
 def test_every_data_set_is_fuzzed() -> None:
-    assert set(SHIPPED) == set(LAYOUTS), "a data set needs a small valid folder in tests/avfit/layouts.py"
+    assert set(SHIPPED) == set(LAYOUTS), "a data set needs a small folder in tests/helpers/avfit/layouts.py"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -169,7 +170,7 @@ def check(reading: Reading[Any], folder: Path, gives: str) -> None:
         assert made.split in SPLITS
         if isinstance(made, Record):
             check_record(made, folder)
-        elif isinstance(made, Picture):
+        elif isinstance(made, ImageAnnotation):
             check_file(made.file, folder)
             assert made.things
             assert made.origin

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avalign.answers import read_intervals
 from avalign.avfit.datasets.intervals import covered, in_both
 from avalign.avfit.datasets.llp import CLASSES, EVENTS, LISTS, Llp
 from avalign.errors import AvalignError
-from avalign.grammar import read_intervals
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 LISTED = "filename\tevent_labels\n"
 ROWS = "filename\tonset\toffset\tevent_labels\n"
@@ -92,7 +92,7 @@ def test_clips_in_are_clips_used_and_clips_refused(
     published: Path, modality: str, counts: tuple[int, int], problems: dict[str, int]
 ) -> None:
     read = readings(published, modality=modality)
-    assert tally(read) == counts
+    assert record_counts(read) == counts
     odd = {"event without duration": 5, "event that ends before it begins": 1}
     assert reasons(read) == problems | (odd if modality != "visual" else {})
     listed = [row["filename"] for name in LISTS.values() for row in rows(published / name)]
@@ -114,7 +114,7 @@ def test_the_inverted_event_and_the_shortened_name(published: Path) -> None:
 def test_all_classes_are_asked_and_what_is_not_heard_is_never(published: Path) -> None:
     asked = readings(published, ask="all")
     present = {m.id: m for r in readings(published) for m in r.made}
-    assert tally(asked) == (1849, 8)
+    assert record_counts(asked) == (1849, 8)
     for reading in asked:
         assert [m.label for m in reading.made] == (list(CLASSES) if reading.made else [])
         for m in reading.made:

@@ -11,7 +11,7 @@ import pytest
 
 from avalign.avfit.datasets.music_avqa import MusicAvqa
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 GOOD = {
     "video_id": "00000028",
@@ -71,7 +71,7 @@ def test_questions_in_are_questions_used_and_refused(
     problems: dict[str, int],
 ) -> None:
     read = readings(published, split, version=version, **options)
-    assert tally(read) == counts
+    assert record_counts(read) == counts
     assert reasons(read) == problems
     items = json.loads((published / version / options.get("train", f"avqa-{split}.json")).read_text())
     assert [r.item for r in read] == [str(item["question_id"]) for item in items]
@@ -142,7 +142,7 @@ def test_a_record_that_cannot_be_used_is_refused_by_name(
 ) -> None:
     write(folder, GOOD | change, GOOD | {"question_id": 8})
     read = readings(folder)
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[0].where == "json_update/avqa-val.json, record 1"
     assert len(read[0].problems[0].detail) <= 120

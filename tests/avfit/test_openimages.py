@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from avalign.avfit.datasets.openimages import OpenImages
 from avalign.avfit.datasets.repeats import Repeats
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
-from tests.avfit.layouts import BOXES, lay_out
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
+from tests.helpers.avfit.layouts import BOXES, lay_out
 
 TRAIN = {"train": "train"}
 
@@ -46,7 +47,7 @@ def row(
 def test_the_published_rows(published: Path) -> None:
     read = readings(published, splits=TRAIN)
     assert [r.item for r in read] == ["000026e7ee790996", "000062a39995e348", "0000c64e1253d68f"]
-    assert tally(read) == (2, 1)
+    assert record_counts(read) == (2, 1)
     assert reasons(read) == {"box around a group": 4}  # all three boxes of the first image
     bird = read[1].made[0]
     assert (bird.id, bird.file) == ("openimages/000062a39995e348", "train/000062a39995e348.jpg")
@@ -55,7 +56,7 @@ def test_the_published_rows(published: Path) -> None:
         ("Bird", "/m/015p6", (0.205719, 0.154144, 0.849912, 1.0)),  # published as XMin, XMax, YMin, YMax
         ("Plant", "/m/05s2s", (0.137133, 0.0, 0.377634, 0.884185)),
     ]
-    assert tally(readings(published, splits=TRAIN, groups=True)) == (3, 0)
+    assert record_counts(readings(published, splits=TRAIN, groups=True)) == (3, 0)
 
 
 def test_real_boxes_in_the_published_form(published: Path) -> None:
@@ -65,14 +66,14 @@ def test_real_boxes_in_the_published_form(published: Path) -> None:
     options: dict[str, Any] = {"splits": {"validation": "val"}, "groups": True, "depictions": True}
     read = readings(published, **options)
     assert set(reasons(read)) == {"unsafe name", "repeated image"}  # its rows are in no order
-    assert tally(read)[0] == 0
+    assert record_counts(read)[0] == 0
     with open(source, newline="") as opened:
         header, *rows = csv.reader(opened)
     rows = sorted([Path(cells[0]).stem, *cells[1:]] for cells in rows)
     with open(published / "validation-annotations-bbox.csv", "w", newline="") as opened:
         csv.writer(opened).writerows([header, *rows])
     read = readings(published, **options)
-    assert tally(read) == (len({cells[0] for cells in rows}), 0)
+    assert record_counts(read) == (len({cells[0] for cells in rows}), 0)
     things = [thing for r in read for thing in r.made[0].things]
     assert [thing.name for thing in things] == [cells[-1] for cells in rows]
     assert [thing.box for thing in things] == [tuple(float(cells[i]) for i in (3, 5, 4, 6)) for cells in rows]
@@ -84,7 +85,7 @@ def test_a_missing_flag_column_is_named_unless_it_is_not_needed(published: Path)
     rows = "01,/m/0bt9lr,0.1,0.5,0.2,0.6\n"
     with pytest.raises(AvalignError, match=r"no column IsGroupOf, IsDepiction.*depictions: true do without"):
         one_split(published, rows, header)
-    assert tally(one_split(published, rows, header, groups=True, depictions=True)) == (1, 0)
+    assert record_counts(one_split(published, rows, header, groups=True, depictions=True)) == (1, 0)
     with pytest.raises(AvalignError, match=r"no column XMin.*YMax' *$|no column XMin"):
         one_split(published, rows, header.replace("XMin", "xmin"), groups=True, depictions=True)
 
@@ -103,7 +104,7 @@ def test_a_missing_flag_column_is_named_unless_it_is_not_needed(published: Path)
 )
 def test_flags(tmp_path: Path, flags: str, options: dict[str, Any], reason: str | None) -> None:
     read = one_split(tmp_path, row(flags=flags) + row(mid="/m/01yrx"), **options)
-    assert tally(read) == (1, 0)
+    assert record_counts(read) == (1, 0)
     assert reasons(read) == ({} if reason is None else {reason: 1})
     assert [t.name for t in read[0].made[0].things] == ["Dog", "Cat"][reason is not None :]
 
@@ -122,7 +123,7 @@ def test_flags(tmp_path: Path, flags: str, options: dict[str, Any], reason: str 
 )
 def test_a_box_that_cannot_be_used_is_told_with_its_line(tmp_path: Path, bad: str, reason: str) -> None:
     read = one_split(tmp_path, row() + bad, min_area=0.02)
-    assert tally(read) == (1, 0)
+    assert record_counts(read) == (1, 0)
     assert [p.reason for p in read[0].problems] == [reason]
     assert read[0].problems[0].detail.startswith("line 3: ")
     assert len(read[0].made[0].things) == 1
@@ -220,3 +221,24 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100_000  # bytes; the ids alone of 6000 images take more
+
+
+@pytest.mark.parametrize(
+    ("boxes_on", "box"), [("seen", (0.1, 0.2, 0.5, 0.8)), ("stored", (0.2, 0.1, 0.8, 0.5))]
+)
+def test_boxes_on_stored_pixels_are_turned_where_that_is_told(
+    tmp_path: Path, boxes_on: str, box: tuple[float, ...]
+) -> None:
+    (reading,) = one_split(tmp_path, row(box="0.1,0.5,0.2,0.8"), boxes_on="seen")
+    file = tmp_path / reading.made[0].file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = 5  # mirrored along the diagonal from the top left
+    Image.new("RGB", (64, 48)).save(file, exif=exif)
+    (reading,) = one_split(tmp_path, row(box="0.1,0.5,0.2,0.8"), boxes_on=boxes_on)
+    assert reading.made[0].things[0].box == box
+
+
+def test_without_the_photograph_its_boxes_cannot_be_turned(tmp_path: Path) -> None:
+    (reading,) = one_split(tmp_path, row(), boxes_on="stored")
+    assert reasons([reading]) == {"no photograph to turn its boxes by": 1}

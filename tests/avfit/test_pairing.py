@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avalign.avfit.annotation import Picture, Recording
+from avalign.answers import Box, Interval, read_boxes, read_intervals
+from avalign.avfit.annotation import AudioAnnotation, ImageAnnotation
 from avalign.avfit.datasets.intervals import covered
-from avalign.avfit.pairs.facts import NEGATIVES, TYPES, iou, kinds_of
-from avalign.avfit.pairs.pairing import Pairing
-from avalign.avfit.pairs.pools import PicturePool, RecordingPool
+from avalign.avfit.pairing.claims import NEGATIVES, TYPES, iou, kinds_of
+from avalign.avfit.pairing.pairing import Pairing
+from avalign.avfit.pairing.pools import ImagePool, RecordingPool
 from avalign.data.manifest.record import Record, from_json, to_json
 from avalign.errors import AvalignError
-from avalign.grammar import Box, Interval, read_boxes, read_intervals
-from tests.avfit.pairs import CLASSES, World, is_a, may_be, picture, recording, world
+from tests.helpers.avfit.pairing import BELOW, LEFT, RIGHT, dogs
+from tests.helpers.avfit.pairs import CLASSES, World, is_a, may_be, picture, recording, world
 
 SEEDS = st.integers(0, 2**32 - 1)
-LEFT, RIGHT, BELOW = (0.0, 0.0, 0.4, 0.5), (0.6, 0.0, 1.0, 0.5), (0.3, 0.6, 0.7, 1.0)
 SOUNDING = {name for name, own in CLASSES.entries.items() if not own.silent}
 thorough = settings(deadline=None, max_examples=8)
 
@@ -37,25 +37,25 @@ def made(pairing: Pairing, split: str, task: str, count: int) -> list[Record]:
     return []
 
 
-def seen(shown: Picture) -> set[str]:
+def seen(shown: ImageAnnotation) -> set[str]:
     return {thing.name for thing in shown.things if thing.name in CLASSES.numbers}
 
 
-def heard(sound: Recording) -> set[str]:
+def heard(sound: AudioAnnotation) -> set[str]:
     return {event.name for event in sound.events if event.name in SOUNDING}
 
 
-def boxes_of(shown: Picture, c: str) -> list[Box]:
+def boxes_of(shown: ImageAnnotation, c: str) -> list[Box]:
     return list(dict.fromkeys(t.box for t in shown.things if t.name in CLASSES.numbers and is_a(t.name, c)))
 
 
-def times_of(sound: Recording, c: str) -> list[Interval]:
+def times_of(sound: AudioAnnotation, c: str) -> list[Interval]:
     own = [event.interval for event in sound.events if event.name in SOUNDING and is_a(event.name, c)]
     assert all(interval is not None for interval in own)
     return list(covered([interval for interval in own if interval is not None]))
 
 
-def only_one_answer(shown: Picture, sound: Recording, c: str) -> bool:
+def only_one_answer(shown: ImageAnnotation, sound: AudioAnnotation, c: str) -> bool:
     """Whether nothing that is seen may be heard, but for the class itself."""
     return not any(may_be(s, h) for s in seen(shown) for h in heard(sound) if not may_be(h, c))
 
@@ -72,7 +72,7 @@ def check(record: Record, made_of: World) -> None:
     {"arig": check_arig, "igatl": check_igatl, "avfc": check_fact}[record.task](record, shown, sound, c)
 
 
-def check_arig(record: Record, shown: Picture, sound: Recording, c: str) -> None:
+def check_arig(record: Record, shown: ImageAnnotation, sound: AudioAnnotation, c: str) -> None:
     assert c in heard(sound)
     assert list(record.boxes) == boxes_of(shown, c)
     assert [found.label for found in read_boxes(record.response)] == [c] * len(record.boxes)
@@ -80,7 +80,7 @@ def check_arig(record: Record, shown: Picture, sound: Recording, c: str) -> None
     assert not any(s != c and is_a(c, s) for s in seen(shown))  # nothing that might be one more
 
 
-def check_igatl(record: Record, shown: Picture, sound: Recording, c: str) -> None:
+def check_igatl(record: Record, shown: ImageAnnotation, sound: AudioAnnotation, c: str) -> None:
     assert record.slots == {"class": c}
     assert list(record.intervals) == times_of(sound, c)
     assert len(read_intervals(record.response)) == len(record.intervals)
@@ -91,7 +91,7 @@ def check_igatl(record: Record, shown: Picture, sound: Recording, c: str) -> Non
     assert only_one_answer(shown, sound, c)
 
 
-def check_fact(record: Record, shown: Picture, sound: Recording, c: str) -> None:
+def check_fact(record: Record, shown: ImageAnnotation, sound: AudioAnnotation, c: str) -> None:
     has_box, has_time = TYPES[record.kind or ""]
     negative = record.provenance.get("negative")
     box, time = record.slots.get("box"), record.slots.get("time")
@@ -184,7 +184,7 @@ def check_purity(made_of: World, seed: int, folder: Path) -> None:
     pictures, recordings = made_of.pools()
     pictures.save(folder / "p")
     recordings.save(folder / "r")
-    mapped = (PicturePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES))
+    mapped = (ImagePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES))
     one, other = Pairing("x", pictures, recordings, CLASSES, seed), Pairing("x", *mapped, CLASSES, seed)
     asked = [
         (task, n)
@@ -205,14 +205,6 @@ def outcome(pairing: Pairing, task: str, number: int) -> Record | str:
         return pairing.record("train", task, number)
     except AvalignError as error:
         return str(error)
-
-
-def dogs(pictures: int, recordings: int, **more: object) -> World:
-    """Every pair of these is sure."""
-    return World(
-        {f"p{n}": picture(f"p{n}", ("dog", LEFT)) for n in range(pictures)},
-        {f"r{n}": recording(f"r{n}", ("dog", (1.0, 2.0))) for n in range(recordings)},
-    )
 
 
 @given(SEEDS, st.integers(1, 14), st.integers(1, 14))
@@ -323,82 +315,3 @@ def test_the_kinds_of_false_claim_come_in_their_shares() -> None:
     chosen = made_of.pairing(negatives={"similar": 1.0})
     told = [chosen.record("train", "avfc", n).provenance.get("negative") for n in range(400)]
     assert set(told) == {None, "similar"}
-
-
-def test_what_cannot_be_made_is_named_with_its_reason() -> None:
-    made_of = dogs(3, 3)
-    can = made_of.pairing().possible("train")
-    assert can["arig"].classes == ("dog",)
-    assert not can["arig"].why
-    assert can["avfc type4"].why == "no kind of false claim that is drawn can be made"  # nothing but dogs
-    assert can["avfc"].pairs == 27
-    assert {made_of.pairing().record("train", "avfc", n).kind for n in range(6)} == {
-        "type1",
-        "type2",
-        "type3",
-    }
-    untimed = World(
-        made_of.pictures, {"r": recording("r", ("dog", None)), "t": recording("t", ("car", None))}
-    )
-    can = untimed.pairing().possible("train")
-    assert can["igatl"].why == "of no recording of train is it known when its classes are heard"
-    assert [can[f"avfc {t}"].pairs > 0 for t in TYPES] == [True, False, False, True]
-    assert "type2: of no recording" in can["avfc"].why
-    with pytest.raises(AvalignError, match="pair: no igatl in train: of no recording"):
-        untimed.pairing().record("train", "igatl", 0)
-    with pytest.raises(AvalignError, match="no avfc in train: type2: of no recording"):
-        untimed.pairing(types=["type1", "type2"]).record("train", "avfc", 0)
-    assert "no picture of val" in made_of.pairing().possible("val")["arig"].why
-    apart = World(made_of.pictures, {"c": recording("c", ("car", None))})
-    assert apart.pairing().possible("train")["arig"].why.endswith("no class in common")
-    mute = World(made_of.pictures, {})
-    assert mute.pairing().possible("train")["arig"].why.startswith("in no recording of train")
-
-
-def test_where_no_pair_is_sure_it_is_said() -> None:
-    both = World(
-        {"p": picture("p", ("dog", LEFT), ("car", RIGHT))},
-        {"r": recording("r", ("dog", None), ("car", None))},
-    )
-    with pytest.raises(
-        AvalignError, match="pair: no arig in train: no pair of any class gives a sure answer"
-    ):
-        both.pairing().record("train", "arig", 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"draw": "evenly"}, "draw: no way 'evenly'. Did you mean 'even'"),
-        ({"others": 1.5}, "others is 1.5, not a share"),
-        ({"overlap": float("nan")}, "overlap is nan"),
-        ({"types": ["type5"]}, "types: no type 'type5'"),
-        ({"most_boxes": 0}, "most_boxes is 0"),
-        ({"negatives": {"simlar": 1}}, "negatives: no kind 'simlar'. Did you mean 'similar'"),
-        ({"negatives": {"similar": -1}}, "the share of 'similar' is -1"),
-        ({"negatives": {"similar": 0}}, "all shares are 0"),
-    ],
-)
-def test_options_that_mean_nothing_are_named(options: dict[str, object], said: str) -> None:
-    with pytest.raises(AvalignError, match=said):
-        dogs(1, 1).pairing(**options)
-
-
-@pytest.mark.parametrize(
-    ("split", "task", "number", "said"),
-    [
-        ("trian", "arig", 0, "no split 'trian'. Did you mean 'train'"),
-        ("train", "avqa", 0, "pairs make no 'avqa'"),
-        ("train", "arig", -1, "no record -1"),
-    ],
-)
-def test_a_record_that_is_none_is_named(split: str, task: str, number: int, said: str) -> None:
-    with pytest.raises(AvalignError, match=said):
-        dogs(1, 1).pairing().record(split, task, number)
-
-
-def test_records_lie_below_the_folders_of_their_data_sets(tmp_path: Path) -> None:
-    record = dogs(1, 1).pairing().record("train", "avfc", 0)
-    assert (record.id, record.source) == ("pair/train/avfc/0", "pair")
-    assert (record.audio_start, record.audio_end) == (0.0, 10.0)
-    assert record.provenance == {"origins": ["o:p0", "y:r0"], "picture": "p0", "recording": "r0"}

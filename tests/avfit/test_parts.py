@@ -12,82 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalign.avfit.building.parts import write_part, write_parts
-from avalign.avfit.tally import BOX_AREAS, Tally, between
+from avalign.avfit.build.parts import write_part, write_parts
+from avalign.avfit.record_counts import BOX_AREAS, RecordCounts, between
 from avalign.data.manifest.record import Record, to_json
 from avalign.data.manifest.table import Table
-from avalign.grammar import write_box
-from tests.strategies import quick
-
-BOX = (0.1, 0.2, 0.5, 0.9)
-RECORDS = [
-    Record(
-        "a",
-        "arig",
-        "train",
-        "made",
-        write_box(BOX, "dog"),
-        slots={"class": "dog"},
-        image="a.jpg",
-        boxes=(BOX,),
-    ),
-    Record(
-        "b",
-        "avfc",
-        "test",
-        "made",
-        "True",
-        slots={"class": "cat", "box": list(BOX)},
-        kind="type1",
-        label="cat",
-    ),
-    Record(
-        "c",
-        "avfc",
-        "test",
-        "made",
-        "False",
-        slots={"time": [0.5, 1.25]},
-        kind="type2",
-        provenance={"origins": ["x"]},
-    ),
-    Record(
-        "d",
-        "igatl",
-        "val",
-        "other",
-        "[0.50, 1.25]",
-        intervals=((0.5, 1.25), (3.0, 9.0)),
-        audio="a.wav",
-        audio_start=1.0,
-    ),
-    Record(
-        "e",
-        "avcap",
-        "train",
-        "made",
-        "ein Hund ä",
-        references=("a dog",),
-        image="a.mp4",
-        frame_times=(0.5, 1.5),
-    ),
-    Record(
-        "f",
-        "arig",
-        "test",
-        "made",
-        write_box(BOX),
-        boxes=(BOX, (0.0, 0.0, 1.0, 1.0)),
-        consensus=2,
-        label="dog",
-    ),
-]
+from tests.helpers.avfit.records import RECORDS
+from tests.helpers.strategies import quick
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_what_is_written_is_what_is_read(tmp_path: Path, format: str) -> None:
-    tally = Tally()
-    names = write_parts(iter(RECORDS), tmp_path, "made", format, tally, 4)  # type: ignore[arg-type]
+    record_counts = RecordCounts()
+    names = write_parts(iter(RECORDS), tmp_path, "made", format, record_counts, 4)  # type: ignore[arg-type]
     assert (
         names
         == [f"made-00000.{format}", f"made-00001.{format}"]
@@ -96,11 +32,11 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, format: str) -> None:
     table = Table(tmp_path)
     assert [table[k] for k in range(len(table))] == RECORDS
     assert len(Table(tmp_path / names[0])) == 4
-    assert len(tally) == 6
+    assert len(record_counts) == 6
 
 
 def test_without_records_there_is_no_file(tmp_path: Path) -> None:
-    assert write_parts(iter(()), tmp_path, "made", "jsonl", Tally(), 4) == []
+    assert write_parts(iter(()), tmp_path, "made", "jsonl", RecordCounts(), 4) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,13 +47,13 @@ def test_a_part_that_is_broken_off_leaves_nothing(tmp_path: Path, format: str) -
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        write_part(broken(), tmp_path / f"made-00000.{format}", Tally())
+        write_part(broken(), tmp_path / f"made-00000.{format}", RecordCounts())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parquet_is_the_same_bytes_again(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_part(iter(RECORDS), tmp_path / f"{name}.parquet", Tally())
+        write_part(iter(RECORDS), tmp_path / f"{name}.parquet", RecordCounts())
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
@@ -125,10 +61,10 @@ def test_parquet_is_the_same_bytes_again(tmp_path: Path) -> None:
 
 
 def test_what_is_counted() -> None:
-    tally = Tally()
+    record_counts = RecordCounts()
     for record in RECORDS:
-        tally.add(record)
-    assert tally.rows() == [
+        record_counts.add(record)
+    assert record_counts.rows() == [
         {"task": "arig", "source": "made", "split": "test", "records": 1, "class": {"dog": 1},
          "boxes": {"2": 1}, "box_area": {"0.25-0.5": 1, "0.5-": 1}},
         {"task": "arig", "source": "made", "split": "train", "records": 1,
@@ -144,14 +80,14 @@ def test_what_is_counted() -> None:
 @given(st.lists(st.sampled_from(RECORDS)), st.lists(st.sampled_from(RECORDS)))
 @quick
 def test_counts_add_up_in_any_order_and_come_back_from_json(one: list[Record], two: list[Record]) -> None:
-    def counted(records: list[Record]) -> Tally:
-        tally = Tally()
+    def counted(records: list[Record]) -> RecordCounts:
+        record_counts = RecordCounts()
         for record in records:
-            tally.add(record)
-        return tally
+            record_counts.add(record)
+        return record_counts
 
     both = counted(two)
-    both.update(Tally.of_rows(json.loads(json.dumps(counted(one).rows()))))
+    both.update(RecordCounts.of_rows(json.loads(json.dumps(counted(one).rows()))))
     assert both.rows() == counted([*one, *two]).rows()
     assert len(both) == len(one) + len(two)
 
@@ -165,7 +101,7 @@ def test_a_box_is_counted_where_it_belongs(area: float) -> None:
 
 
 def test_a_box_of_its_own_size() -> None:
-    tally = Tally()
-    tally.add(replace(RECORDS[0], boxes=((0.0, 0.0, 0.2, 0.2),)))
-    assert tally.by["box_area"] == Counter({("arig", "made", "train", "0.01-0.05"): 1})
+    record_counts = RecordCounts()
+    record_counts.add(replace(RECORDS[0], boxes=((0.0, 0.0, 0.2, 0.2),)))
+    assert record_counts.by["box_area"] == Counter({("arig", "made", "train", "0.01-0.05"): 1})
     assert to_json(RECORDS[0])

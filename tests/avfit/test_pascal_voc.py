@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from avalign.avfit.datasets.pascal_voc import PascalVoc
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
-from tests.avfit.layouts import VOC, lay_out
+from avalign.media.read import read_image
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
+from tests.helpers.avfit.layouts import VOC, lay_out
 
 TRAIN = {"train": "train"}
 
@@ -121,5 +124,51 @@ def test_a_share_of_val_becomes_the_test_of_2012(tmp_path: Path) -> None:
     smaller = {name for name, s in split(test_share=0.2).items() if s == "test"}
     assert smaller < {name for name, s in halved.items() if s == "test"}
     assert "test" not in split().values()
-    assert tally(readings(tmp_path, splits={"val": "val"}, test_share=1.0)) == (400, 0)
+    assert record_counts(readings(tmp_path, splits={"val": "val"}, test_share=1.0)) == (400, 0)
     assert set(split(test_share=1.0).values()) == {"train", "test"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("told", ["stored", "seen"])
+def test_boxes_lie_where_the_picture_shows_their_object(tmp_path: Path, orientation: int, told: str) -> None:
+    """A red object in a photograph turned by EXIF, annotated on its pixels as stored or as seen."""
+    stored = np.zeros((40, 96, 3), np.uint8)
+    stored[8:24, 16:64] = (255, 0, 0)
+    lay_out("pascal_voc", tmp_path, train="000001\n")
+    file = tmp_path / "JPEGImages" / "000001.jpg"
+    file.parent.mkdir(exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(file, exif=exif, quality=100, subsampling=0)
+    seen = read_image(file)
+    drawn_on = stored if told == "stored" else seen
+    rows, columns = (np.flatnonzero(drawn_on[..., 0].max(axis) > 128) for axis in (1, 0))
+    corners = dict(xmin=columns[0] + 1, ymin=rows[0] + 1, xmax=columns[-1] + 1, ymax=rows[-1] + 1)
+    box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+    size = f"<width>{drawn_on.shape[1]}</width><height>{drawn_on.shape[0]}</height>"
+    xml = (
+        f"<annotation><size>{size}</size><object><name>dog</name><bndbox>{box}</bndbox></object></annotation>"
+    )
+    (tmp_path / "Annotations" / "000001.xml").write_text(xml)
+    (reading,) = readings(tmp_path, splits=TRAIN)
+    if orientation in (2, 3, 4):  # stored and seen have one size: which was drawn on cannot be told
+        assert not reading.made
+        assert reasons([reading]) == {"boxes of another frame than the picture's": 1}
+        return
+    x0, y0, x1, y1 = reading.made[0].things[0].box
+    height, width, _ = seen.shape
+    inside = np.zeros((height, width), bool)
+    inside[round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)] = True
+    assert np.array_equal(inside, seen[..., 0] > 128)
+
+
+def test_a_size_of_another_shape_is_refused_and_a_smaller_copy_is_not(tmp_path: Path) -> None:
+    size = "<size><width>500</width><height>333</height></size>"
+    bounds = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>90</xmax><ymax>90</ymax></bndbox>"
+    one(tmp_path, f"<annotation>{size}<object><name>dog</name>{bounds}</object></annotation>")
+    file = tmp_path / "JPEGImages" / "000001.jpg"
+    file.parent.mkdir(exist_ok=True)
+    for shape, used in (((500, 333), 1), ((1000, 666), 1), ((224, 149), 1), ((540, 333), 0), ((333, 500), 0)):
+        Image.new("RGB", shape).save(file)
+        (reading,) = readings(tmp_path, splits=TRAIN)
+        assert len(reading.made) == used

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from avalign import recipe_io
 from avalign.avfit import stats
 from avalign.avfit.paper import PAPER
 from avalign.avfit.plan import PlanError, read_plan
+from avalign.config import recipe_file as recipe_io
 from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError
-from tests.avfit.builds import built, contents, records
-from tests.avfit.roots import LAYOUTS
+from tests.helpers.avfit.builds import built, contents, records
+from tests.helpers.avfit.roots import LAYOUTS
+from tests.helpers.paths import RECIPES
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 PLANS = sorted((RECIPES / "avfit").glob("*.yaml"))
 
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avalign.avfit.annotation import Event, Picture, Problem, Reading, Recording, Thing
+from avalign.avfit.annotation import AudioAnnotation, Event, ImageAnnotation, Problem, Reading, Thing
 from avalign.avfit.datasets.audioset import AudioSet
-from avalign.avfit.pairs.chance import Dice, Pairs, Turns, dealt
-from avalign.avfit.pairs.classes import NOTHING, Classes
-from avalign.avfit.pairs.pools import PicturePool, RecordingPool
+from avalign.avfit.pairing.classes import NOTHING, Classes
+from avalign.avfit.pairing.pools import ImagePool, RecordingPool
+from avalign.avfit.pairing.sampling import Pairs, SplitMix64, Turns, dealt
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt
-from tests.avfit.pairs import CLASSES, TABLE, World, picture, readings, recording, world
+from tests.helpers.avfit.excerpts import excerpt
+from tests.helpers.avfit.pairs import CLASSES, TABLE, World, picture, readings, recording, world
 
 SEEDS = st.integers(0, 2**32 - 1)
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -37,7 +37,7 @@ def check_pools(made_of: World, folder: Path) -> None:
     pictures, recordings = made_of.pools()
     pictures.save(folder / "p")
     recordings.save(folder / "r")
-    mapped = PicturePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES)
+    mapped = ImagePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES)
     for shown, heard in ((pictures, recordings), mapped, pickle.loads(pickle.dumps(mapped))):
         for number in range(len(shown)):
             item = made_of.pictures[shown.picture(number)[0]]
@@ -75,11 +75,11 @@ def check_pools(made_of: World, folder: Path) -> None:
 def test_what_has_no_class_is_counted_by_its_name() -> None:
     things = (Thing("dog", WHOLE), Thing("gnu", WHOLE), Thing("gnu", WHOLE))
     read = [
-        Reading("a", "", (Picture("a", "train", "a.jpg", things),)),
-        Reading("b", "", (Picture("b", "train", "b.jpg", (Thing("yak", WHOLE),)),)),
+        Reading("a", "", (ImageAnnotation("a", "train", "a.jpg", things),)),
+        Reading("b", "", (ImageAnnotation("b", "train", "b.jpg", (Thing("yak", WHOLE),)),)),
         Reading("c", "", problems=(Problem("no box"),)),
     ]
-    pool = PicturePool.build(read, CLASSES)
+    pool = ImagePool.build(read, CLASSES)
     assert len(pool) == 1
     assert pool.counts == {
         "items": 3,
@@ -94,16 +94,16 @@ def test_what_has_no_class_is_counted_by_its_name() -> None:
 
 def test_things_and_events_are_found_by_their_mids() -> None:
     classes = Classes.read()
-    shown = Picture("p", "train", "p.jpg", (Thing("Hund", WHOLE, "/m/0bt9lr"),))
-    sound = Recording("r", "train", "r.wav", (Event("Gebell", None, "/m/05tny_"),))
+    shown = ImageAnnotation("p", "train", "p.jpg", (Thing("Hund", WHOLE, "/m/0bt9lr"),))
+    sound = AudioAnnotation("r", "train", "r.wav", (Event("Gebell", None, "/m/05tny_"),))
     dog = classes.numbers["dog"]
-    assert PicturePool.build(readings([shown]), classes).classes_of(0) == [dog]
+    assert ImagePool.build(readings([shown]), classes).classes_of(0) == [dog]
     assert RecordingPool.build(readings([sound]), classes).classes_of(0) == [dog]
 
 
 def test_a_frame_of_a_video_and_a_part_of_a_file() -> None:
-    frame = Picture("f", "test", "f.mp4", (Thing("dog", WHOLE),), frame_time=4.7)
-    assert PicturePool.build(readings([frame]), CLASSES).picture(0) == ("f", "f.mp4", "", 4.7)
+    frame = ImageAnnotation("f", "test", "f.mp4", (Thing("dog", WHOLE),), frame_time=4.7)
+    assert ImagePool.build(readings([frame]), CLASSES).picture(0) == ("f", "f.mp4", "", 4.7)
     dog = (Event("dog", (1.5, 2.0)),)
     for given_span, kept in (
         ((None, None), (None, None)),
@@ -111,7 +111,9 @@ def test_a_frame_of_a_video_and_a_part_of_a_file() -> None:
         ((None, 10.0), (0.0, 10.0)),
         ((30.5, None), (30.5, None)),
     ):
-        pool = RecordingPool.build(readings([Recording("r", "test", "r.wav", dog, *given_span)]), CLASSES)
+        pool = RecordingPool.build(
+            readings([AudioAnnotation("r", "test", "r.wav", dog, *given_span)]), CLASSES
+        )
         assert pool.recording(0) == ("r", "r.wav", "", *kept)
         assert pool.length(0) == (10.0 if given_span[1] is not None else 2.0)
 
@@ -148,7 +150,7 @@ def test_what_is_heard_all_along_and_what_now_and_then() -> None:
 def test_pictures_that_show_something_else_that_could_sound() -> None:
     shown = {"car": ["dog", "car"], "chair": ["dog", "chair"], "bird": ["bird", "owl"], "two": ["dog", "dog"]}
     items = [picture(id, *((name, WHOLE) for name in names)) for id, names in shown.items()]
-    pool = PicturePool.build(readings(items), CLASSES)
+    pool = ImagePool.build(readings(items), CLASSES)
 
     def ids(c: str) -> list[str]:
         return [pool.picture(n)[0] for n in pool.showing_others("train", CLASSES.numbers[c])]
@@ -157,28 +159,28 @@ def test_pictures_that_show_something_else_that_could_sound() -> None:
 
 
 def test_boxes_and_events_are_never_closed_by_rounding() -> None:
-    narrow = PicturePool.build(readings([picture("p", ("dog", (0.5, 0.5, 0.5000001, 0.5000001)))]), CLASSES)
+    narrow = ImagePool.build(readings([picture("p", ("dog", (0.5, 0.5, 0.5000001, 0.5000001)))]), CLASSES)
     assert narrow.boxes(0) == [(0.5, 0.5, 0.500001, 0.500001)]
     short = RecordingPool.build(readings([recording("r", ("dog", (1.0, 1.00001)))]), CLASSES)
     assert short.intervals(0) == [(1.0, 1.0001)]
 
 
 def test_a_pool_of_another_table_or_kind_or_broken_is_refused(tmp_path: Path) -> None:
-    pool = PicturePool.build(readings([picture("p", ("dog", WHOLE))]), CLASSES)
+    pool = ImagePool.build(readings([picture("p", ("dog", WHOLE))]), CLASSES)
     pool.save(tmp_path / "p")
     pool.save(tmp_path / "p")  # in place of the one before
     with pytest.raises(AvalignError, match=r"p: these pictures were sorted by another table of classes"):
-        PicturePool.open(tmp_path / "p", Classes({own.name: own for own in TABLE[4:] if own.name != "owl"}))
+        ImagePool.open(tmp_path / "p", Classes({own.name: own for own in TABLE[4:] if own.name != "owl"}))
     with pytest.raises(AvalignError, match=r"cannot be read as a pool: No such file"):
         RecordingPool.open(tmp_path / "p", CLASSES)
     (tmp_path / "p" / "boxes.npy").write_bytes(b"")
     with pytest.raises(AvalignError, match=r"is no pool, or a broken one"):
-        PicturePool.open(tmp_path / "p", CLASSES)
+        ImagePool.open(tmp_path / "p", CLASSES)
     (tmp_path / "p" / "pool.json").write_text(json.dumps({"kind": "pictures"})[:-3])
     with pytest.raises(AvalignError, match=r"is no pool, or a broken one"):
-        PicturePool.open(tmp_path / "p", CLASSES)
+        ImagePool.open(tmp_path / "p", CLASSES)
     with pytest.raises(AvalignError, match=r"none: cannot be read as a pool"):
-        PicturePool.open(tmp_path / "none", CLASSES)
+        ImagePool.open(tmp_path / "none", CLASSES)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "notes.txt").write_text("mine")
     with pytest.raises(AvalignError, match=r"kept: cannot be written"):
@@ -228,13 +230,13 @@ def test_shares_are_dealt_without_a_gap(weights: list[int], count: int) -> None:
 
 
 def test_dice_fall_evenly() -> None:
-    dice = Dice(7, 0)
-    falls = Counter(dice.below(6) for _ in range(6000))
+    rng = SplitMix64(7, 0)
+    falls = Counter(rng.below(6) for _ in range(6000))
     assert set(falls) == set(range(6))
     assert max(falls.values()) < 1150
-    firsts = Counter(Dice(7, number).below(6) for number in range(6000))
+    firsts = Counter(SplitMix64(7, number).below(6) for number in range(6000))
     assert max(firsts.values()) < 1150
-    assert all(2.0 <= dice.between(2.0, 3.0) < 3.0 for _ in range(100))
+    assert all(2.0 <= rng.between(2.0, 3.0) < 3.0 for _ in range(100))
 
 
 def test_published_recordings_are_all_accounted_for(tmp_path: Path) -> None:

@@ -10,16 +10,17 @@ import pytest
 from typer.testing import CliRunner
 
 from avalign.avfit.paper import of_paper
-from avalign.cli import app
+from avalign.cli.app import app
 from avalign.data.manifest.record import write
-from tests.avfit.test_parts import RECORDS
+from tests.helpers.avfit.records import RECORDS
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    facts = [replace(RECORDS[1], id=f"x{k}", response=str(k % 4 > 0)) for k in range(8)]
+    claims = [replace(RECORDS[1], id=f"x{k}", response=str(k % 4 > 0)) for k in range(8)]
     write(
-        [*RECORDS, *facts, replace(RECORDS[0], id="vgg", source="vgg_ss", split="test")], tmp_path / "m.jsonl"
+        [*RECORDS, *claims, replace(RECORDS[0], id="vgg", source="vgg_ss", split="test")],
+        tmp_path / "m.jsonl",
     )
     return tmp_path
 
@@ -51,8 +52,8 @@ def test_the_same_as_json(folder: Path) -> None:
     row = next(row for row in found["counts"] if row["source"] == "vgg_ss")
     assert row["paper"] == "4.38K"
     assert all("paper" not in row for row in found["counts"] if row["source"] != "vgg_ss")
-    facts = next(row for row in found["counts"] if row["task"] == "avfc")
-    assert facts["verdict"] == {"type1 True": 7, "type1 False": 2, "type2 False": 1}
+    claims = next(row for row in found["counts"] if row["task"] == "avfc")
+    assert claims["verdict"] == {"type1 True": 7, "type1 False": 2, "type2 False": 1}
 
 
 def test_one_file_is_a_manifest_too_and_none_is_named(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from avalign.avfit.datasets.valor import Valor
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import reasons, tally
+from tests.helpers.avfit.excerpts import reasons, record_counts
 
 CLIP = "-x_cdefghij_30.000_40.000"
 CAPTIONS = {
@@ -32,7 +32,7 @@ def readings(folder: Path, **options: Any) -> list[Any]:
 
 def test_one_record_a_clip_with_all_its_captions(folder: Path) -> None:
     read = readings(folder)
-    assert tally(read) == (4, 0)
+    assert record_counts(read) == (4, 0)
     first, _, third, fourth = (r.made[0] for r in read)
     assert (first.split, third.split, fourth.split) == ("train", "val", "test")
     assert (first.response, first.references) == ("A dog barks.", ("A black dog barks at a ball.",))
@@ -68,17 +68,17 @@ def test_captions_without_words_are_told(
 ) -> None:
     write(folder, {"train": {}, "val": {}, "test": {"a": captions}})
     read = readings(folder, layout="mapper")
-    assert (tally(read), reasons(read)) == ((used, 1 - used), problems)
+    assert (record_counts(read), reasons(read)) == ((used, 1 - used), problems)
     if captions not in ([], "A dog."):  # which desc files cannot say
         read = readings(folder)
-        assert (tally(read), reasons(read)) == ((used, 1 - used), problems)
+        assert (record_counts(read), reasons(read)) == ((used, 1 - used), problems)
 
 
 def test_records_that_cannot_be_used_are_refused_by_name(folder: Path) -> None:
     bad = ["text", {"desc": "x"}, {"video_id": 3, "desc": "x"}, {"video_id": "../up", "desc": "A dog."}]
     (folder / "desc_val.json").write_text(json.dumps([*bad, {"video_id": CLIP, "desc": "Again."}]))
     read = readings(folder)
-    assert tally(read) == (3, 5)
+    assert record_counts(read) == (3, 5)
     assert reasons(read) == {"no video_id": 3, "unsafe name": 1, "repeated clip": 1}
     assert next(r.where for r in read if not r.made) == "desc_val.json, record 1"
 
@@ -86,7 +86,7 @@ def test_records_that_cannot_be_used_are_refused_by_name(folder: Path) -> None:
 def test_lists_and_mapper_that_disagree_are_told(folder: Path) -> None:
     (folder / "val_id.json").write_text(json.dumps(["lacking", 3]))
     read = readings(folder, layout="mapper")
-    assert tally(read) == (3, 3)
+    assert record_counts(read) == (3, 3)
     assert reasons(read) == {"no caption": 1, "no video_id": 1, "captions of a clip in no list": 1}
     assert read[-1].item == "c_cdefghijk_0_10"
 

@@ -11,8 +11,8 @@ import pytest
 
 from avalign.avfit.datasets.vgg_sound import VggSound
 from avalign.errors import AvalignError
-from tests.avfit.excerpts import excerpt, reasons, tally
-from tests.avfit.layouts import lay_out
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
+from tests.helpers.avfit.layouts import lay_out
 
 
 def readings(folder: Path, **options: Any) -> list[Any]:
@@ -28,7 +28,7 @@ def published(folder: Path, name: str) -> list[list[str]]:
 def test_the_published_list(tmp_path: Path) -> None:
     rows = published(tmp_path, "vggsound.csv")
     read = readings(tmp_path)
-    assert tally(read) == (len(rows), 0) == (91, 0)
+    assert record_counts(read) == (len(rows), 0) == (91, 0)
     assert not reasons(read)
     for (youtube, start, label, split), reading in zip(rows, read, strict=True):
         made = reading.made[0]
@@ -42,7 +42,7 @@ def test_the_published_list(tmp_path: Path) -> None:
 def test_the_published_test_list_names_the_same_clips(tmp_path: Path) -> None:
     rows = published(tmp_path, "test.csv")
     read = readings(tmp_path, labels="test.csv")
-    assert tally(read) == (400, 0)
+    assert record_counts(read) == (400, 0)
     made = [r.made[0] for r in read]
     assert [m.file for m in made] == [f"audio/{name.removesuffix('.mp4')}.wav" for name, _ in rows]
     assert [m.events[0].name for m in made] == [label for _, label in rows]
@@ -79,7 +79,7 @@ def test_a_clip_of_a_whole_video_is_its_ten_seconds(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_used_is_refused_by_name(tmp_path: Path, row: str, reason: str) -> None:
     lay_out("vgg_sound", tmp_path, vggsound=f"good,1,dog,train\n{row}\n")
     read = readings(tmp_path, splits={"train": "val"})
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert read[0].made[0].split == "val"
     assert reasons(read) == {reason: 1}
     assert read[1].where == "vggsound.csv:2"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from avalign.answers import read_boxes
 from avalign.avfit.datasets.vgg_ss import VggSs
 from avalign.errors import AvalignError
-from avalign.grammar import read_boxes
-from tests.avfit.excerpts import excerpt, reasons, tally
+from tests.helpers.avfit.excerpts import excerpt, reasons, record_counts
 
 BRACKETS = str.maketrans("", "", "()")  # a box's label cannot hold them: "police car (siren)"
 
@@ -31,7 +31,7 @@ def test_the_published_records_all_come_out(folder: Path) -> None:
     published = json.loads((folder / "vggss.json").read_text())
     read = readings(folder)
     assert [r.item for r in read] == [p["file"] for p in published]
-    assert tally(read) == (399, 1)
+    assert record_counts(read) == (399, 1)
     assert reasons(read).keys() <= {"box without area", "corner outside the picture"}
     for reading, record in zip(read, published, strict=True):
         if not reading.made:
@@ -48,7 +48,7 @@ def test_the_records_with_broken_boxes(folder: Path) -> None:
     """-2.88e16 for a corner, boxes without area: the other boxes stay, and two clips have none left."""
     shutil.copy(excerpt("vgg-ss/vggss.quirk-records.json"), folder / "vggss.json")
     read = readings(folder)
-    assert tally(read) == (16, 2)
+    assert record_counts(read) == (16, 2)
     assert reasons(read) == {"corner outside the picture": 12, "box without area": 6}
     assert [r.item for r in read if not r.made] == ["M1P1xla8rg0_000000", "MKC9LvRivTM_000030"]
     assert all(0 <= x <= 1 for r in read for made in r.made for box in made.boxes for x in box)
@@ -77,7 +77,7 @@ def test_an_id_may_begin_with_a_dash_and_hold_underscores(folder: Path) -> None:
 def test_what_is_no_record_is_refused_by_name(folder: Path, item: Any, reason: str) -> None:
     write(folder, [item, {"file": "good_000001", "class": "dog", "bbox": [[0, 0, 1, 1]]}])
     read = readings(folder)
-    assert tally(read) == (1, 1)
+    assert record_counts(read) == (1, 1)
     assert reasons(read) == {reason: 1}
     assert read[0].where == "vggss.json, record 1"
 

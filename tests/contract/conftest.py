@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from avalign import registry
-from tests.contract.components import TINY, WIRED
+from avalign.interfaces import INTERFACES
+from avalign.offered import completed
+from tests.helpers.contract.components import TINY, WIRED
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +33,11 @@ def build(options: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         chosen = {key: value for key, value in options(kind, name).items() if key != "root"}
         torch.manual_seed(seed)
         try:
-            return registry.load(kind, name)(*WIRED[kind], **chosen)
+            return completed(registry.load(kind, name)(*WIRED[kind], **chosen), INTERFACES[kind])
         except Exception as error:
             pytest.fail(
                 f"{kind} {name!r} cannot be built with {chosen or 'its defaults'}: {error!r}. If it needs "
-                "options in a test, put its smallest ones into TINY, in tests/contract/components.py."
+                "options in a test, put its smallest ones into TINY, in tests/helpers/contract/components.py."
             )
 
     return made

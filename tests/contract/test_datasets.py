@@ -8,7 +8,7 @@ import pytest
 
 from avalign import registry
 from avalign.errors import AvalignError
-from tests.contract.components import every
+from tests.helpers.contract.components import every
 
 
 @every("dataset")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contract.components import EVERYTHING
-from tests.contract.kept import (
+from tests.helpers.contract.components import EVERYTHING
+from tests.helpers.contract.saved import (
     assert_compiles,
     assert_every_weight_learns,
     assert_near_in_bf16,
     assert_saved_to_the_bit,
     stir,
 )
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 PICTURES = [np.random.default_rng(k).integers(0, 256, (40 + 9 * k, 70, 3), np.uint8) for k in range(3)]
 
@@ -37,9 +38,9 @@ def sounds(encoder: Any) -> list[tuple[np.ndarray, int]]:
 def prepared(kind: str, encoder: Any) -> tuple[Tensor, ...]:
     """A batch of three as the encoder's forward takes it."""
     if kind == "image_encoder":
-        return (torch.stack([encoder.prepare(picture) for picture in PICTURES]),)
+        return (torch.stack([encoder.preprocessing(picture) for picture in PICTURES]),)
     heard = sounds(encoder)
-    waves = torch.stack([encoder.prepare(audio, rate) for audio, rate in heard])
+    waves = torch.stack([encoder.preprocessing(audio, rate) for audio, rate in heard])
     return waves, torch.tensor([len(audio) / rate for audio, rate in heard])
 
 
@@ -56,7 +57,10 @@ class TestEncoder:
         assert tokens.values.isfinite().all()
         assert tokens.mask.shape == (3, encoder.token_count)
         assert tokens.mask.dtype == torch.bool
-        assert torch.equal(tokens.where, encoder.where)
+        place = "boxes" if kind == "image_encoder" else "times"
+        for name_, there in (("boxes", tokens.boxes), ("times", tokens.times)):
+            assert (there is not None) == (name_ == place)
+        assert torch.equal(vars(tokens)[place], getattr(encoder, place))
         assert isinstance(encoder.pretrained, bool)
         assert given[0].dtype == torch.float32
         if kind == "image_encoder":
@@ -65,7 +69,7 @@ class TestEncoder:
     def test_its_tokens_say_where_they_lie(self, build: Any, kind: str, name: str) -> None:
         """Patches tile the picture; spans go on from each other, from the start of the clip to its end."""
         encoder = build(kind, name)
-        where = encoder.where
+        where = encoder.boxes if kind == "image_encoder" else encoder.times
         assert not where.requires_grad
         if kind == "image_encoder":
             left, top, right, bottom = where.unbind(1)
@@ -86,11 +90,11 @@ class TestEncoder:
             assert encoder(*prepared(kind, encoder)).mask.all()
             return
         waves, seconds = prepared(kind, encoder)
-        assert torch.equal(encoder(waves, seconds).mask, encoder.where[None, :, 0] < seconds[:, None])
+        assert torch.equal(encoder(waves, seconds).mask, encoder.times[None, :, 0] < seconds[:, None])
         assert not encoder(waves, torch.zeros(3)).mask.any()
         assert encoder(waves).mask.all(), "all are real where no length is told"
 
-    def test_prepare_takes_any_size_and_rate_and_changes_nothing(
+    def test_preprocessing_takes_any_size_and_rate_and_changes_nothing(
         self, build: Any, kind: str, name: str
     ) -> None:
         encoder = build(kind, name)
@@ -98,23 +102,32 @@ class TestEncoder:
             before = [picture.copy() for picture in PICTURES]
             frozen = before[0].copy()
             frozen.flags.writeable = False  # as Pillow hands them out
-            assert torch.equal(encoder.prepare(frozen), encoder.prepare(PICTURES[0]))
-            assert len({encoder.prepare(picture).shape for picture in PICTURES}) == 1
+            assert torch.equal(encoder.preprocessing(frozen), encoder.preprocessing(PICTURES[0]))
+            assert len({encoder.preprocessing(picture).shape for picture in PICTURES}) == 1
             assert all(np.array_equal(a, b) for a, b in zip(before, PICTURES, strict=True))
-            whites = encoder.prepare(np.full((9, 9, 3), 255, np.uint8))
-            blacks = encoder.prepare(np.zeros((9, 9, 3), np.uint8))
+            whites = encoder.preprocessing(np.full((9, 9, 3), 255, np.uint8))
+            blacks = encoder.preprocessing(np.zeros((9, 9, 3), np.uint8))
             assert (whites > blacks).all()
             return
         for audio, rate in sounds(encoder):
             before = audio.copy()
-            assert encoder.prepare(audio, rate).shape == (round(encoder.seconds * encoder.sample_rate),)
+            assert encoder.preprocessing(audio, rate).shape == (round(encoder.seconds * encoder.sample_rate),)
             assert np.array_equal(audio, before)
         # Fault 5 of the released code: whatever rate it comes at, a tone stays the tone it was.
         for rate in (encoder.sample_rate, 16_000, 11_025):
             tone = np.sin(2 * np.pi * 440 * np.arange(int(encoder.seconds * rate)) / rate).astype(np.float32)
-            heard = encoder.prepare(tone, rate).numpy()
+            heard = encoder.preprocessing(tone, rate).numpy()
             peak = np.abs(np.fft.rfft(heard)).argmax() * encoder.sample_rate / len(heard)
             assert peak == pytest.approx(440, abs=2)
+
+    def test_its_preprocessing_is_small_and_says_what_it_does(self, build: Any, kind: str, name: str) -> None:
+        """As a loader process is given it: no weight, no buffer; equal ones do the same."""
+        preprocessing = build(kind, name).preprocessing
+        pickled = pickle.dumps(preprocessing)
+        assert len(pickled) < 1_000
+        assert pickle.loads(pickled) == preprocessing == build(kind, name).preprocessing
+        assert repr(pickle.loads(pickled)) == repr(preprocessing)
+        assert " at 0x" not in repr(preprocessing)
 
     def test_batch_mates_change_nothing(self, build: Any, kind: str, name: str) -> None:
         encoder = build(kind, name).eval()

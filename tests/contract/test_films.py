@@ -1,4 +1,4 @@
-"""What every projector and fusion keeps to, given the frames of a film."""
+"""What every projector and fusion keeps to, given the frames of a video."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from avalign.batch import Tokens
-from tests.contract.components import every
-from tests.contract.kept import stir
-from tests.contract.test_fusions import fused_tensors
-from tests.contract.tokens import DIM_OUT, FRAMES, GRID, clip_tokens, film, given
-from tests.tolerances import assert_close
+from tests.helpers.contract.components import every
+from tests.helpers.contract.fusions import fused_tensors
+from tests.helpers.contract.saved import stir
+from tests.helpers.contract.tokens import DIM_OUT, FRAMES, GRID, clip_tokens, film, given
+from tests.helpers.tolerances import assert_close
 
 
 @every("projector")
@@ -23,22 +22,23 @@ class TestProjector:
         after = projector(before, **given(projector, 2))
         assert after.values.shape == (2, count, DIM_OUT)
         assert after.mask.shape == (2, count)
-        assert after.frames == (1 if getattr(projector, "joins_frames", False) else FRAMES)
+        assert after.frames == (1 if projector.joins_frames else FRAMES)
         if after.frames == 1:
             return
         assert after.mask[0].view(FRAMES, -1).all(1).tolist() == [True, True, False]
-        assert torch.equal(after.when.view(2, FRAMES, -1)[..., 0], before.when.view(2, FRAMES, -1)[..., 0])
-        assert torch.equal(after.when.view(2, FRAMES, -1).std(2), torch.zeros(2, FRAMES))
-        assert torch.equal(after.where, after.where[: count // FRAMES].repeat(FRAMES, 1))
+        expected, seen = (tokens.frame_times.view(2, FRAMES, -1) for tokens in (before, after))
+        assert torch.equal(seen[..., 0], expected[..., 0])
+        assert torch.equal(seen.std(2), torch.zeros(2, FRAMES))
+        assert torch.equal(after.boxes, after.boxes[: count // FRAMES].repeat(FRAMES, 1))
 
     def test_frames_that_are_not_there_change_nothing(self, build: Any, name: str) -> None:
         projector, before = build("projector", name), film()
         stir(projector)
         spoilt = torch.where(before.mask[..., None], before.values, torch.tensor(1e4))
-        late = torch.where(before.mask, before.when, torch.tensor(7.0))
+        late = torch.where(before.mask, before.frame_times, torch.tensor(7.0))
         one, other = (
             projector(tokens, **given(projector, 2))
-            for tokens in (before, replace(before, values=spoilt, when=late))
+            for tokens in (before, replace(before, values=spoilt, frame_times=late))
         )
         assert torch.equal(one.mask, other.mask)
         assert_close(other.values[other.mask], one.values[one.mask], torch.float32)
@@ -48,12 +48,12 @@ class TestProjector:
 class TestFusion:
     def test_it_keeps_frames_and_their_times(self, build: Any, name: str) -> None:
         before, audio = film(), clip_tokens()
-        fused = build("fusion", name)(before, Tokens(audio.values[:2], audio.mask[:2], audio.where))
+        fused = build("fusion", name)(before, replace(audio, values=audio.values[:2], mask=audio.mask[:2]))
         assert fused.image.frames == FRAMES
-        assert torch.equal(fused.image.when, before.when)
-        assert torch.equal(fused.image.where, before.where)
+        assert torch.equal(fused.image.frame_times, before.frame_times)
+        assert torch.equal(fused.image.boxes, before.boxes)
         assert fused.audio.frames == 1
-        assert fused.audio.when is None
+        assert fused.audio.frame_times is None
 
     def test_frames_that_are_not_there_change_nothing(self, build: Any, name: str) -> None:
         """Neither what is heard nor the frames that are there differ from those of a film without room."""
@@ -61,8 +61,8 @@ class TestFusion:
         stir(fusion)
         one, other = (
             fusion(
-                Tokens(t.values[:1], t.mask[:1], t.where, t.frames, t.when[:1]),
-                Tokens(sound.values[:1], sound.mask[:1], sound.where),
+                replace(t, values=t.values[:1], mask=t.mask[:1], frame_times=t.frame_times[:1]),
+                replace(sound, values=sound.values[:1], mask=sound.mask[:1]),
             )
             for t in (film(), film(2))
         )

@@ -7,24 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from avalign.batch import Tokens
-from tests.contract.components import every
-from tests.contract.kept import (
+from tests.helpers.contract.components import every
+from tests.helpers.contract.fusions import fused_tensors
+from tests.helpers.contract.saved import (
     assert_compiles,
     assert_every_weight_learns,
     assert_near_in_bf16,
     assert_saved_to_the_bit,
     stir,
 )
-from tests.contract.tokens import GRID, SPANS, clip_tokens, patches
-from tests.tolerances import assert_close
-
-
-def fused_tensors(fused: Any) -> list[Tensor]:
-    maps = [one for one in (fused.image_map, fused.audio_map) if one is not None]
-    return [fused.image.values, fused.audio.values, *maps]
+from tests.helpers.contract.tokens import GRID, SPANS, clip_tokens, patches
+from tests.helpers.tolerances import assert_close
 
 
 @every("fusion")
@@ -36,7 +30,8 @@ class TestFusion:
             assert after.values.shape == before.values.shape
             assert after.values.isfinite().all()
             assert torch.equal(after.mask, before.mask)
-            assert torch.equal(after.where, before.where)
+            assert after.boxes is before.boxes
+            assert after.times is before.times
 
     def test_its_maps_are_over_real_keys_and_can_be_wrong(self, build: Any, name: str) -> None:
         """Rows sum to 1 over what is real. Fault 2 of the released code: a map that is the same whatever is
@@ -72,14 +67,14 @@ class TestFusion:
         assert_close(one.image.values, other.image.values, torch.float32)
         assert_close(one.audio.values[heard], other.audio.values[heard], torch.float32)
         alone = fusion(
-            Tokens(image.values[:1], image.mask[:1], image.where),
-            Tokens(audio.values[:1], heard[:1], audio.where),
+            replace(image, values=image.values[:1], mask=image.mask[:1]),
+            replace(audio, values=audio.values[:1], mask=heard[:1]),
         )
         for together, single in zip(fused_tensors(one), fused_tensors(alone), strict=True):
             assert_close(together[0], single[0], torch.float32)
 
     def test_it_takes_tokens_without_a_place(self, build: Any, name: str) -> None:
-        bare = [replace(tokens, where=None) for tokens in (patches(), clip_tokens())]
+        bare = [replace(tokens, boxes=None, times=None) for tokens in (patches(), clip_tokens())]
         fused = build("fusion", name)(*bare)
         assert all(tensor.isfinite().all() for tensor in fused_tensors(fused))
 
@@ -94,7 +89,8 @@ class TestFusion:
 
     def test_it_compiles(self, build: Any, name: str) -> None:
         fusion = build("fusion", name)
-        assert_compiles(fusion, fusion.parameters(), lambda: fused_tensors(fusion(patches(), clip_tokens())))
+        image, audio = patches(), clip_tokens()  # drawn before: not every torch traces a generator
+        assert_compiles(fusion, fusion.parameters(), lambda: fused_tensors(fusion(image, audio)))
 
     def test_it_is_saved_and_loaded_to_the_bit(self, build: Any, name: str, tmp_path: Path) -> None:
         first, second = (build("fusion", name, seed) for seed in (1, 2))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from avalign.batch import Tokens
-from avalign.grammar import write_box
+from avalign.answers import write_box
 from avalign.llm import AUDIO, IMAGE, LanguageModel
-from tests.contract.components import every
-from tests.contract.kept import (
+from avalign.types import Tokens
+from tests.helpers.contract.components import every
+from tests.helpers.contract.saved import (
     assert_compiles,
     assert_every_weight_learns,
     assert_near_in_bf16,
@@ -23,7 +23,7 @@ from tests.contract.kept import (
     projection,
     stir,
 )
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 pytestmark = pytest.mark.filterwarnings(  # peft asks transformers for it by the old name
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -37,7 +37,7 @@ def asked(
     llm: LanguageModel, answers: list[str], seen: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tokens, Tokens]:
     """What forward takes, padded on the right."""
-    ids = [llm.prompt_ids(QUESTION, SEEN, HEARD) + llm.response_ids(answer) for answer in answers]
+    ids = [llm.chat.prompt_ids(QUESTION, SEEN, HEARD) + llm.chat.response_ids(answer) for answer in answers]
     longest = max(map(len, ids))
     input_ids = torch.tensor([row + [llm.pad_id] * (longest - len(row)) for row in ids])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
@@ -64,11 +64,11 @@ class TestLlm:
 
     def test_places_are_widened_and_answers_read_back(self, build: Any, name: str) -> None:
         llm = build("llm", name)
-        ids = llm.prompt_ids(QUESTION, SEEN, HEARD)
+        ids = llm.chat.prompt_ids(QUESTION, SEEN, HEARD)
         assert (ids.count(IMAGE), ids.count(AUDIO)) == (SEEN, HEARD)
         assert [i for i in ids if i < 0] == [IMAGE] * SEEN + [AUDIO] * HEARD
         for answer in [*ANSWERS, write_box((0.0, 0.05, 0.99, 1.0), "cat")]:
-            *told, end = llm.response_ids(answer)
+            *told, end = llm.chat.response_ids(answer)
             assert end == llm.end_id
             assert llm.tokenizer.decode(told) == answer
 
@@ -106,7 +106,7 @@ class TestLlm:
         _, _, image, audio = asked(llm, ANSWERS[:1], torch.zeros(1, SEEN, dtype=torch.bool))
         found = []
         for places in (SEEN, 0):
-            ids = torch.tensor([llm.prompt_ids(question, places, HEARD)])
+            ids = torch.tensor([llm.chat.prompt_ids(question, places, HEARD)])
             with torch.no_grad():
                 found.append(llm(ids, torch.ones_like(ids), image, audio)[ids != IMAGE])
         assert_close(found[0], found[1], torch.float32)
@@ -114,7 +114,9 @@ class TestLlm:
     def test_it_generates_alone_as_in_a_batch(self, build: Any, name: str) -> None:
         llm = build("llm", name).eval()
         stir(llm)
-        prompts = [llm.prompt_ids(q, SEEN, HEARD) for q in (QUESTION, QUESTION + " True or False? Which?")]
+        prompts = [
+            llm.chat.prompt_ids(q, SEEN, HEARD) for q in (QUESTION, QUESTION + " True or False? Which?")
+        ]
         longest = max(map(len, prompts))
         input_ids = torch.tensor([[llm.pad_id] * (longest - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
@@ -157,4 +159,4 @@ class TestLlm:
 
 
 def first(tokens: Tokens) -> Tokens:
-    return Tokens(tokens.values[:1], tokens.mask[:1], tokens.where)
+    return replace(tokens, values=tokens.values[:1], mask=tokens.mask[:1])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from avalign import registry
 from avalign.losses import LossValue
-from avalign.losses.objective import Objective, ObjectiveError
-from tests.contract.components import every
-from tests.contract.kept import assert_compiles
-from tests.contract.processes import found
-from tests.test_objective import example, rows
-from tests.tolerances import assert_close
+from avalign.losses.objective import SUPPLIES, Objective, ObjectiveError
+from tests.helpers.contract.components import every
+from tests.helpers.contract.processes import found
+from tests.helpers.contract.saved import assert_compiles
+from tests.helpers.objectives import example, rows
+from tests.helpers.paths import ROOT
+from tests.helpers.tolerances import assert_close
 
 LEARNT = {"image", "audio", "image_map", "audio_map", "logits"}  # what a loss may teach, of what it may name
 
@@ -30,8 +33,8 @@ LEARNT = {"image", "audio", "image_map", "audio_map", "logits"}  # what a loss m
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes found that hold half of a batch each: of every loss, a file each."""
     folder = tmp_path_factory.mktemp("processes")
-    command = [sys.executable, "-m", "tests.contract.processes", str(folder)]
-    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.helpers.contract.processes", str(folder)]
+    root = ROOT
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=root)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -73,6 +76,34 @@ class TestLoss:
         fewer = objective.terms(*rows(outputs, batch, value.applies))[name]
         assert_close(fewer.samples, value.samples[value.applies], torch.float32)
 
+    def test_called_by_itself_it_gives_a_tensor_as_torchs_own_do(self, name: str) -> None:
+        """A scalar on which backward works: the mean over all samples, or their sum, or each one's own."""
+        found, gradients = {}, {}
+        for reduction in ("mean", "sum", "none"):
+            loss = registry.load("loss", name)(reduction=reduction)
+            outputs, batch, parameters = example()
+            named = SUPPLIES.keys() & signature(loss.terms).parameters.keys()
+            arguments = {key: SUPPLIES[key](outputs, batch) for key in named}
+            value = loss.terms(**arguments)
+            found[reduction] = loss(**arguments)
+            weights = torch.ones_like(found[reduction])
+            taught = [parameters[key] for key in sorted(LEARNT & named)]
+            gradients[reduction] = torch.autograd.grad(found[reduction], taught, weights)
+        assert torch.equal(found["mean"], value.total)
+        assert torch.equal(found["none"], value.samples)
+        assert (found["mean"].shape, found["sum"].shape, found["none"].shape) == ((), (), (4,))
+        assert_close(found["sum"], 4 * found["mean"], torch.float32)
+        for mean, total, each in zip(*gradients.values(), strict=True):
+            assert mean.any()
+            assert_close(total, 4 * mean, torch.float32)
+            assert_close(each, total, torch.float32)
+        with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none', not 'avg'"):
+            registry.load("loss", name)(reduction="avg")
+
+    def test_its_reduction_is_no_option_of_a_recipe(self, name: str) -> None:
+        """Whose terms are means, so that a batch's total is the mean of its shards'."""
+        assert "reduction" not in registry.options(registry.load("loss", name))
+
     def test_a_sample_depends_on_others_only_if_the_loss_says_so(self, build: Any, name: str) -> None:
         """By `couples_samples = True`. Without it a shard of a batch weighs its share, whoever is in it."""
         loss = build("loss", name)
@@ -85,7 +116,7 @@ class TestLoss:
         outputs.image.values.data[1] = strangers.image.values[1].detach()
         outputs.audio.values.data[1] = strangers.audio.values[1].detach()
         first = objective.terms(outputs, batch)[name].samples[0]
-        if getattr(loss, "couples_samples", False):
+        if loss.couples_samples:
             assert (first - together[0]).abs() > 1e-3, "it says that samples are coupled, and they are not"
             with suppress(ObjectiveError):  # that one sample is too few may be said, but not be a nan
                 assert objective.terms(*rows(outputs, batch, slice(0, 1)))[name].total.isfinite()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from avalign import registry
-from tests.contract.components import EVERYTHING, TINY, WIRED
+from tests.helpers.contract.components import EVERYTHING, TINY, WIRED
 
 
 def test_every_kind_has_a_contract() -> None:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from avalign.batch import Tokens
-from tests.contract.components import every
-from tests.contract.kept import (
+from avalign.types import Tokens
+from tests.helpers.contract.components import every
+from tests.helpers.contract.saved import (
     assert_compiles,
     assert_every_weight_learns,
     assert_near_in_bf16,
     assert_saved_to_the_bit,
     stir,
 )
-from tests.contract.tokens import DIM_OUT, KINDS, given
-from tests.tolerances import assert_close
+from tests.helpers.contract.tokens import DIM_OUT, KINDS, given
+from tests.helpers.tolerances import assert_close
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -43,24 +43,25 @@ class TestProjector:
         assert tokens.mask.shape == (3, count)
         assert tokens.mask.all()
         assert tokens.mask.dtype == torch.bool
-        assert tokens.when is None or tokens.when.shape == (3, count)
-        if tokens.where is None:
-            return
-        if kind == "sound":  # spans go on from each other, from the start of the clip to its end
-            starts, ends = tokens.where.unbind(1)
+        assert tokens.frame_times is None or tokens.frame_times.shape == (3, count)
+        assert tokens.boxes is None or kind != "sound"
+        assert tokens.times is None or kind == "sound"
+        if tokens.times is not None:  # spans go on from each other, from the start of the clip to its end
+            starts, ends = tokens.times.unbind(1)
             assert (starts[0], ends[-1]) == (0, 3)
             assert torch.equal(starts[1:], ends[:-1])
-        else:  # patches still tile the picture
-            left, top, right, bottom = tokens.where.view(tokens.frames, -1, 4)[0].unbind(1)
+        if tokens.boxes is not None:  # patches still tile the picture
+            left, top, right, bottom = tokens.boxes.view(tokens.frames, -1, 4)[0].unbind(1)
             assert ((right - left) * (bottom - top)).sum().item() == pytest.approx(1, abs=1e-5)
 
     @kinds
     def test_it_takes_tokens_without_a_place(self, build: Any, name: str, kind: str) -> None:
         projector, before = build("projector", name), KINDS[kind]()
         placed = projector(before, **given(projector))
-        bare = projector(replace(before, where=None, when=None), **given(projector))
-        assert bare.where is None
-        assert bare.when is None
+        bare = projector(replace(before, boxes=None, times=None, frame_times=None), **given(projector))
+        assert bare.boxes is None
+        assert bare.times is None
+        assert bare.frame_times is None
         assert bare.values.shape == placed.values.shape
         assert bare.values.isfinite().all()
         assert torch.equal(bare.mask, placed.mask)
@@ -87,8 +88,8 @@ class TestProjector:
         assert one.mask[2].all()
         assert one.values.isfinite().all()
         assert_close(one.values[one.mask], other.values[one.mask], torch.float32)
-        when = None if before.when is None else before.when[2:]
-        last = replace(before, values=before.values[2:], mask=mask[2:], when=when)
+        when = None if before.frame_times is None else before.frame_times[2:]
+        last = replace(before, values=before.values[2:], mask=mask[2:], frame_times=when)
         alone = projector(last, **given(projector, 1, first=2))
         assert_close(one.values[2], alone.values[0], torch.float32)
 
@@ -100,7 +101,7 @@ class TestProjector:
     def test_no_weight_is_left_out_of_a_step(self, build: Any, name: str, kind: str) -> None:
         """Several processes do not train together otherwise, whatever the data are."""
         projector = build("projector", name)
-        for tokens in (KINDS[kind](), replace(KINDS[kind](), where=None, when=None)):
+        for tokens in (KINDS[kind](), replace(KINDS[kind](), boxes=None, times=None, frame_times=None)):
             trained = [weight for weight in projector.parameters() if weight.requires_grad]
             total = projector(tokens, **given(projector)).values.sum()
             assert all(gradient is not None for gradient in torch.autograd.grad(total, trained))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from avalign import registry
-from avalign.collate import check
-from avalign.grammar import write_box
-from avalign.meerkatbench.evaluate import TASKS as SCORERS
-from tests.contract.components import every
+from avalign.answers import write_box
+from avalign.data.collate import check
+from avalign.evaluation.evaluate import TASKS as SCORERS
+from tests.helpers.contract.components import every
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ def sources(options: Any) -> Callable[..., Any]:
         except Exception as error:
             pytest.fail(
                 f"source {name!r} cannot be prepared with {chosen or 'its defaults'} from {root}: {error!r}. "
-                f"If it needs options or a folder, put them into TINY, in tests/contract/components.py."
+                f"If it needs options or a folder, put them into TINY: tests/helpers/contract/components.py."
             )
         return source
 

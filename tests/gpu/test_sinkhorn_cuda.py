@@ -1,13 +1,13 @@
-"""The Triton kernels on a card: the contract of tests/kernel_contract.py, and what only a card can show."""
+"""The Triton kernels on a card: the kernels' contract, and what only a card can show."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tests import kernel_contract
-from tests.kernel_contract import TIERS
-from tests.kernel_reference import Features, forward, kernels, tier
+from tests.helpers import kernel_contract
+from tests.helpers.kernel_contract import TIERS
+from tests.helpers.kernel_reference import Features, forward, kernels, tier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -24,7 +24,7 @@ def test_contract(name: str) -> None:
 )
 def test_full_size(shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
     """As many tokens as a clip has and more, in blocks as shipped."""
-    kernel_contract.check_fixed_rounds("cuda", None, shape, dtype, 0.05)
+    kernel_contract.check_fixed_iterations("cuda", None, shape, dtype, 0.05)
 
 
 @pytest.mark.parametrize("shape", [(4, 1024, 1024, 512), (1, 4096, 4096, 64), (1, 3001, 5000, 48)])
@@ -40,13 +40,16 @@ def test_few_items_of_many_tokens(shape: tuple[int, int, int, int]) -> None:
 def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
     """Captured once, replayed on other features: nothing was decided on the host."""
     given, other = (Features.drawn("cuda", (3, 100, 60, 64), seed=seed) for seed in (1, 2))
-    settings = {"epsilon": 0.02, "rounds": 200, "tolerance": tolerance}
+    settings = {"epsilon": 0.02, "iterations": 200, "tolerance": tolerance}
 
     def step(features: Features) -> tuple[torch.Tensor, ...]:
         with tier(name):
-            solved = forward(features, look=False, **settings)
+            solution = forward(features, synchronize=False, **settings)
             x, y, a, b = features.x, features.y, features.a, features.b
-            return (*solved, *kernels().backward(x, y, a, b, solved.f, solved.g, 0.02, features.upstream))
+            return (
+                *solution,
+                *kernels().backward(x, y, a, b, solution.f, solution.g, 0.02, features.upstream),
+            )
 
     right = step(other)
     step(given)
@@ -66,6 +69,6 @@ def test_a_cuda_graph_replays_it(name: str, tolerance: float | None) -> None:
 def test_it_gives_the_same_bits_each_time(name: str) -> None:
     given = Features.drawn("cuda", (4, 196, 64, 512), torch.bfloat16)
     with tier(name):
-        first, *others = (forward(given, epsilon=0.01, rounds=500, tolerance=1e-4) for _ in range(4))
+        first, *others = (forward(given, epsilon=0.01, iterations=500, tolerance=1e-4) for _ in range(4))
     for other in others:
         assert all(torch.equal(got, there) for got, there in zip(other, first, strict=True))

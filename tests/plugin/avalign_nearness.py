@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from avalign.batch import Tokens
-from avalign.losses import LossValue
-from avalign.recipe import Positive
+from avalign.config.recipe import Positive
+from avalign.types import Tokens
 
 
 class Nearness(nn.Module):
@@ -24,9 +23,8 @@ class Nearness(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def forward(self, image: Tensor, audio: Tensor) -> LossValue:
-        samples = self.scale * (image.mean(1) - audio.mean(1)).square().mean(1)
-        return LossValue.of(samples, torch.ones(len(samples), dtype=torch.bool), {})
+    def forward(self, image: Tensor, audio: Tensor) -> Tensor:
+        return self.scale * (image.mean(1) - audio.mean(1)).square().mean()
 
 
 class Scaled(nn.Module):

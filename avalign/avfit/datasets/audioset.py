@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from avalign.avfit.annotation import Event, Problem, Reading, Recording, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, refused
+from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_splits, existing
 from avalign.avfit.datasets.repeats import Repeats
 from avalign.avfit.datasets.youtube import Clip, ClipFiles, seconds
-from avalign.avfit.files import rows_of
+from avalign.interfaces import Dataset
 
 SPLITS = {"balanced_train": "train", "unbalanced_train": "train", "eval": "test"}
 _Row = tuple[int, list[str]]
 
 
-class AudioSet:
+class AudioSet(Dataset):
     """AudioSet: 527 classes of sounds in 22 k, 2.04 M and 20 k clips of YouTube videos (recordings to pair).
 
     Layout of its folder: `class_labels_indices.csv`, for each split `<split>_segments.csv` as published (rows
@@ -39,7 +40,7 @@ class AudioSet:
         self.files = ClipFiles("audioset", audio)
         self.splits = checked_splits("audioset: splits", splits, SPLITS)
 
-    def read(self, folder: Path) -> Iterator[Reading[Recording]]:
+    def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         names = names_by_mid(folder / "class_labels_indices.csv")
         events = {mid: Event(name, mid=mid) for mid, name in names.items()}  # shared by all that have it
         files = {
@@ -50,7 +51,7 @@ class AudioSet:
 
     def _recordings(
         self, file: Path, split: str, events: Mapping[str, Event]
-    ) -> Iterator[Reading[Recording]]:
+    ) -> Iterator[Reading[AudioAnnotation]]:
         repeated = Repeats(lambda: (_key(row) for _, row in _segments(file)))
         for number, row in _segments(file):
             where, key = f"{file.name}:{number}", _key(row)
@@ -61,7 +62,7 @@ class AudioSet:
 
     def _reading(
         self, item: str, where: str, row: list[str], split: str, events: Mapping[str, Event]
-    ) -> Reading[Recording]:
+    ) -> Reading[AudioAnnotation]:
         if len(row) != 4:
             return refused(item, where, "row of another length", f"{len(row)} cells, not 4")
         mids = dict.fromkeys(row[3].split(","))

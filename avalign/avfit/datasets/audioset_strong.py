@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from avalign.avfit.annotation import Event, Problem, Reading, Recording, placed, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, placed, refused
+from avalign.avfit.annotation_files import named_rows_of, rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
 from avalign.avfit.datasets.youtube import Clip, ClipFiles, milliseconds, seconds
-from avalign.avfit.files import named_rows_of, rows_of
+from avalign.interfaces import Dataset
 
 SECONDS = 10.0
 SLACK = 0.1  # seconds by which an event may end after its clip, and is clipped
@@ -21,7 +22,7 @@ PRESENT, ABSENT = "PRESENT", "NOT_PRESENT"  # in the files that judge every 0.96
 _Row = tuple[int, Mapping[str, str]]
 
 
-class AudioSetStrong:
+class AudioSetStrong(Dataset):
     """AudioSet Strong: 456 classes of sounds with their times, in 103 k and 17 k clips (recordings to pair).
 
     Layout of its folder: `mid_to_display_name.tsv`, for each split the file that `labels` names as published
@@ -52,7 +53,7 @@ class AudioSetStrong:
         self.labels = checked_pattern("audioset_strong: labels", labels, ("split",))
         self.splits = checked_splits("audioset_strong: splits", splits, SPLITS)
 
-    def read(self, folder: Path) -> Iterator[Reading[Recording]]:
+    def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         names = names_by_mid(folder / "mid_to_display_name.tsv", delimiter="\t")
         option = "audioset_strong: labels, splits"
         files = {split: existing(folder / placed(self.labels, split=split), option) for split in self.splits}
@@ -62,7 +63,7 @@ class AudioSetStrong:
 
     def _reading(
         self, item: str, where: str, rows: Sequence[_Row], split: str, names: Mapping[str, str]
-    ) -> Reading[Recording]:
+    ) -> Reading[AudioAnnotation]:
         if not item:
             return refused(item, where, "row of another length", f"{len(rows)} rows")
         youtube, _, start = item.rpartition("_")  # the id itself may hold "_"

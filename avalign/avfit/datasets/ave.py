@@ -9,10 +9,11 @@ from typing import Annotated
 from pydantic import Field
 
 from avalign.avfit.annotation import Reading, refused, spoken
+from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.clips import Clips
 from avalign.avfit.datasets.intervals import written
-from avalign.avfit.files import rows_of
 from avalign.data.manifest.record import Record
+from avalign.interfaces import Dataset
 
 SECONDS = 10
 EVENTS = "Annotations.txt"
@@ -21,7 +22,7 @@ HEADER = ["Category", "VideoID"]  # the first cells of a first line that some co
 Lists = Mapping[tuple[str, str], list[str]]  # category and clip -> the splits that list it
 
 
-class Ave:
+class Ave(Dataset):
     """AVE, Audio-Visual Event: 4,143 events of 28 categories in clips of 10 s (IGATL).
 
     Layout of its folder: `Annotations.txt` with rows "category&YouTube id&quality&start&end" (seconds of the

@@ -11,7 +11,8 @@ from pydantic import Field
 from avalign.avfit.annotation import Reading, refused
 from avalign.avfit.datasets.clips import Clips, plain, question_of, youtube_id
 from avalign.data.manifest.record import Record
-from avalign.json_file import json_if_there, read_json
+from avalign.interfaces import Dataset
+from avalign.system.json_file import json_if_there, read_json
 
 SECONDS = 10
 KINDS = {
@@ -23,7 +24,7 @@ NEEDED = {"video_name": str, "question_text": str, "multi_choice": list, "answer
 TOLD = {"question_type": str, "question_relation": str}
 
 
-class Avqa:
+class Avqa(Dataset):
     """AVQA: questions with four answers to choose from, on clips of VGG-Sound, 10 s long (AVQA).
 
     Layout of its folder: `train_qa.json` and `val_qa.json`, lists of objects with id, video_name, video_id,

@@ -10,16 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from avalign.answers import write_box
 from avalign.avfit.annotation import Problem, Reading, is_video, placed, refused, spoken
+from avalign.avfit.annotation_files import named_rows_of
 from avalign.avfit.datasets.clips import youtube_id
 from avalign.avfit.datasets.masks import OBJECT, boxes_of, read_mask
 from avalign.avfit.datasets.options import checked_pattern
-from avalign.avfit.files import named_rows_of
-from avalign.data.manifest.record import SPLITS, Record, stays_inside
-from avalign.data.media import MediaError
+from avalign.data.manifest.record import Record, stays_inside
 from avalign.errors import AvalignError
-from avalign.grammar import write_box
-from avalign.json_file import read_json
+from avalign.interfaces import Dataset
+from avalign.media.file import MediaError
+from avalign.system.json_file import read_json
+from avalign.types import SPLITS
 
 FIELDS = ("clip", "split", "category", "part", "frame")
 SHOWN = 15 / 16  # of its second: where AVSBench's code takes a frame
@@ -61,7 +63,7 @@ SUBSETS = {
 FRAMES = {"v1s": 5, "v1m": 5, "v2": 10}  # of a clip in a part of AVSS: one a second
 
 
-class AvsBench:
+class AvsBench(Dataset):
     """AVSBench: masks of what sounds, in clips of 5 s (AVSS: up to 10 s) with a frame a second (ARIG).
 
     Layout of its folder, by subset; frames are counted from 1, in AVSS from 0:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from avalign.avfit.annotation import Event, Reading, Recording, placed, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Reading, placed, refused
+from avalign.avfit.annotation_files import named_rows_of
 from avalign.avfit.datasets.options import checked_pattern, checked_splits
-from avalign.avfit.files import named_rows_of
+from avalign.interfaces import Dataset
 
 COLUMNS = ("filename", "fold", "category", "src_file")
 FOLDS = {1: "train", 2: "train", 3: "train", 4: "val", 5: "test"}
 
 
-class Esc50:
+class Esc50(Dataset):
     """ESC-50: 2,000 sounds of 5 s, 40 of each of 50 classes, from Freesound (recordings to pair).
 
     Layout of its folder, as published: `meta/esc50.csv` with columns filename, fold, target, category, esc10,
@@ -31,7 +32,7 @@ class Esc50:
         self.audio = checked_pattern("esc50: audio", audio, ("file",))
         self.folds = checked_splits("esc50: folds", folds, FOLDS)
 
-    def read(self, folder: Path) -> Iterator[Reading[Recording]]:
+    def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         seen: set[str] = set()
         for number, row in named_rows_of(folder / "meta" / "esc50.csv", COLUMNS):
             where, file = f"esc50.csv:{number}", row.get("filename", "")
@@ -40,7 +41,7 @@ class Esc50:
 
     def _reading(
         self, file: str, where: str, row: Mapping[str, str], seen: Collection[str]
-    ) -> Reading[Recording]:
+    ) -> Reading[AudioAnnotation]:
         if not all(row.get(column, "").strip() for column in COLUMNS):
             return refused(file, where, "row without file, fold, category or src_file")
         if file in seen:
@@ -56,5 +57,7 @@ class Esc50:
         item = file.removesuffix(".wav")
         split, origin = self.folds[int(row["fold"])], f"esc50:{row['src_file']}"
         return Reading(
-            file, where, (Recording(f"esc50/{item}", split, path, (Event(row["category"]),), origin=origin),)
+            file,
+            where,
+            (AudioAnnotation(f"esc50/{item}", split, path, (Event(row["category"]),), origin=origin),),
         )

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element
 
+from avalign.answers import Box, write_box
 from avalign.avfit.annotation import Problem, Reading, clean_box, is_video, placed, refused
+from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.clips import checked_pattern
 from avalign.avfit.datasets.xml_file import read_xml
-from avalign.avfit.files import rows_of
 from avalign.data.manifest.record import Record
 from avalign.errors import AvalignError
-from avalign.grammar import Box, write_box
+from avalign.interfaces import Dataset
 
 FRAME = 256  # side of the frame the annotators saw, in pixels
 PIXELS = re.compile(r"-?[0-9]{1,6}")
@@ -26,7 +27,7 @@ LISTS = {
 }
 
 
-class FlickrSoundNet:
+class FlickrSoundNet(Dataset):
     """Flickr-SoundNet's annotated clips: boxes of three annotators each, without class (ARIG, zero-shot).
 
     Layout of its folder: one of the published test lists, `flickr_test.csv` ("id,frame"), `test_list.txt`

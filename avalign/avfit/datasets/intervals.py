@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from avalign.grammar import Interval, write_interval
+from avalign.answers import Interval, write_interval
 
 NEVER = "never"  # the answer where there is no interval; read so by MeerkatBench
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from avalign.answers import Interval
 from avalign.avfit.annotation import Problem, Reading, refused, spoken
+from avalign.avfit.annotation_files import named_rows_of
 from avalign.avfit.datasets.clips import Clips
 from avalign.avfit.datasets.intervals import covered, in_both, written
-from avalign.avfit.files import named_rows_of
 from avalign.data.manifest.record import Record
-from avalign.grammar import Interval
+from avalign.interfaces import Dataset
 
 SECONDS = 10
 LISTS = {"val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
@@ -30,7 +31,7 @@ CLASSES = (
 Found = dict[str, dict[str, list[Interval]]]  # clip -> class -> its events
 
 
-class Llp:
+class Llp(Dataset):
     """LLP, Look, Listen and Parse: 25 classes, annotated in time in 1,849 clips of 10 s (IGATL, zero-shot).
 
     Layout of its folder: `AVVP_val_pd.csv` and `AVVP_test_pd.csv` (the clips of a split),

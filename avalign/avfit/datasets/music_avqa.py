@@ -13,15 +13,17 @@ from pydantic import Field
 
 from avalign.avfit.annotation import Reading, refused
 from avalign.avfit.datasets.clips import Clips, plain, question_of
-from avalign.data.manifest.record import SPLITS, Record
+from avalign.data.manifest.record import Record
 from avalign.errors import AvalignError, suggest
-from avalign.json_file import read_json
+from avalign.interfaces import Dataset
+from avalign.system.json_file import read_json
+from avalign.types import SPLITS
 
 SLOT = re.compile(r"<\w+>")  # <Object>, <LR>, <LRer>, <FL>, <LL>, <TH>, <BA>
 FIELDS = ("video_id", "type", "question_content", "templ_values", "anser")  # "anser" as published
 
 
-class MusicAvqa:
+class MusicAvqa(Dataset):
     """MUSIC-AVQA: questions filled from templates, about videos of musical performances (AVQA).
 
     Layout of its folder: `json/` and `json_update/` as published, each with `avqa-train.json`,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avalign.avfit.files import rows_of
+from avalign.avfit.annotation_files import rows_of
 from avalign.errors import AvalignError
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from avalign.avfit.annotation import Picture, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.avfit.annotation import ImageAnnotation, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
 from avalign.avfit.datasets.repeats import Repeats
-from avalign.avfit.files import rows_of
 from avalign.errors import AvalignError
+from avalign.interfaces import Dataset
+from avalign.media.image import stored_frame, turned
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 NEEDED = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
 _Row = tuple[int, list[str]]  # line number and cells
 
 
-class OpenImages:
+class OpenImages(Dataset):
     """OpenImages V4 to V7: boxes of 600 classes in 1.74 M, 42 k and 125 k photographs (pictures to pair).
 
     Layout of its folder: `class-descriptions-boxable.csv`, for each split `<split>-annotations-bbox.csv` as
@@ -35,6 +38,9 @@ class OpenImages:
     groups:      keep boxes around a group of objects (IsGroupOf)
     depictions:  keep boxes around drawn, printed or sculpted objects (IsDepiction)
     min_area:    least area of a box, as a share of its photograph's
+    boxes_on:    "seen": boxes are of the photographs as they are seen; "stored": of the pixels as stored, and
+                 are turned along where a photograph's EXIF turns it (every header is read). The files of
+                 boxes do not tell which; `avalign data show` does
     """
 
     gives = "pictures"
@@ -47,18 +53,20 @@ class OpenImages:
         groups: bool = False,
         depictions: bool = False,
         min_area: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        boxes_on: Literal["seen", "stored"] = "seen",
     ) -> None:
+        self.boxes_on = boxes_on
         self.image = checked_pattern("openimages: image", image, ("split", "image"))
         self.splits = checked_splits("openimages: splits", splits, SPLITS)
         self.min_area = min_area
         self.dropped = {} if groups else {"IsGroupOf": "box around a group"}
         self.dropped |= {} if depictions else {"IsDepiction": "box around a depiction"}
 
-    def read(self, folder: Path) -> Iterator[Reading[Picture]]:
+    def read(self, folder: Path) -> Iterator[Reading[ImageAnnotation]]:
         classes = names_by_mid(folder / "class-descriptions-boxable.csv")
         files = {split: self._file(folder, split) for split in self.splits}  # all there before the first row
         for split, file in files.items():
-            yield from self._pictures(file, split, classes)
+            yield from self._pictures(file, split, classes, folder)
 
     def _file(self, folder: Path, split: str) -> Path:
         name = f"{split}-annotations-bbox.csv"
@@ -69,7 +77,9 @@ class OpenImages:
             raise AvalignError(f"{folder / name}: lies beside {newer.name}; which of the two is meant?")
         return newer
 
-    def _pictures(self, file: Path, split: str, classes: Mapping[str, str]) -> Iterator[Reading[Picture]]:
+    def _pictures(
+        self, file: Path, split: str, classes: Mapping[str, str], folder: Path
+    ) -> Iterator[Reading[ImageAnnotation]]:
         rows = rows_of(file)
         _, header = next(rows, (0, []))
         lacking = [name for name in (*NEEDED, *self.dropped) if name not in header]
@@ -95,7 +105,14 @@ class OpenImages:
             except ValueError as error:
                 yield refused(image, where, "unsafe name", error)
                 continue
-            made = Picture(
+            if self.boxes_on == "stored" and things:
+                try:
+                    orientation, _ = stored_frame(folder / path)
+                except (OSError, SyntaxError, ValueError):
+                    yield refused(image, where, "no photograph to turn its boxes by", path)
+                    continue
+                things = tuple(replace(thing, box=turned(thing.box, orientation)) for thing in things)
+            made = ImageAnnotation(
                 f"openimages/{image}", self.splits[split], path, things, origin=f"openimages:{image}"
             )
             yield Reading(image, where, (made,) if things else (), problems)

@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Formatter
 from typing import TypeVar
 
-from avalign.data.manifest.record import SPLITS
 from avalign.errors import AvalignError, suggest
+from avalign.types import SPLITS
 
 Split = TypeVar("Split", bound=Hashable)
 

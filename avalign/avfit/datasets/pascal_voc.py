@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -10,18 +11,20 @@ from xml.etree.ElementTree import Element
 
 from pydantic import Field
 
-from avalign.avfit.annotation import Picture, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.answers import Box
+from avalign.avfit.annotation import ImageAnnotation, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.avfit.annotation_files import text_of
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
 from avalign.avfit.datasets.xml_file import read_xml
-from avalign.avfit.files import text_of
 from avalign.errors import AvalignError
-from avalign.grammar import Box
+from avalign.interfaces import Dataset
+from avalign.media.image import stored_frame, turned
 
 LISTS = ("train", "val", "trainval", "test")
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
-class PascalVoc:
+class PascalVoc(Dataset):
     """PASCAL VOC 2007 or 2012: boxes of 20 classes in 9,963 or 11,540 photographs (pictures to pair).
 
     Layout of its folder, "VOCdevkit/VOC2007" or "VOCdevkit/VOC2012", as published:
@@ -29,6 +32,9 @@ class PascalVoc:
     `Annotations/<id>.xml` and the photographs. Corners are pixels, counted from 1, and inside the box: a box
     is ((xmin - 1) / width, (ymin - 1) / height, xmax / width, ymax / height). Boxes of an object's parts
     (head, hand, foot) are no objects and not read.
+    Where a photograph lies there, its header tells whether the annotation's size is that of the pixels as
+    stored or, turned by EXIF, as seen: boxes on stored pixels are turned along. A size of another shape, and
+    an orientation of which the size tells nothing (a half turn, a mirror, a square), are refused.
     VOC2012 publishes no boxes of its test photographs: there `splits: {train: train, val: val}` and
     `test_share: 0.5` make half of val's photographs the test.
     Source: Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010.
@@ -55,7 +61,7 @@ class PascalVoc:
         self.splits = checked_splits("pascal_voc: splits", splits, LISTS)
         self.test_share, self.seed, self.difficult = test_share, seed, difficult
 
-    def read(self, folder: Path) -> Iterator[Reading[Picture]]:
+    def read(self, folder: Path) -> Iterator[Reading[ImageAnnotation]]:
         lists = {name: self._ids(folder, name) for name in self.splits}  # all there before the first picture
         seen: set[str] = set()
         for name, ids in lists.items():
@@ -79,7 +85,7 @@ class PascalVoc:
         drawn = blake2b(f"{self.seed} {image}".encode(), digest_size=7).digest()
         return "test" if int.from_bytes(drawn, "big") < self.test_share * (1 << 56) else "val"
 
-    def _reading(self, folder: Path, image: str, where: str, split: str) -> Reading[Picture]:
+    def _reading(self, folder: Path, image: str, where: str, split: str) -> Reading[ImageAnnotation]:
         try:  # before any file is opened by this name
             annotation = placed("Annotations/{image}.xml", image=image)
             picture = placed(self.image, image=image)
@@ -90,7 +96,12 @@ class PascalVoc:
         except AvalignError as error:
             return refused(image, where, "no readable annotation", str(error).replace(f"{folder}/", ""))
         things, problems = self._things(root)
-        made = Picture(f"pascal_voc/{image}", split, picture, things, origin=f"pascal_voc:{image}")
+        try:
+            orientation = _frame(root, folder / picture) if things else 1
+        except ValueError as error:
+            return refused(image, where, "boxes of another frame than the picture's", error)
+        things = tuple(replace(thing, box=turned(thing.box, orientation)) for thing in things)
+        made = ImageAnnotation(f"pascal_voc/{image}", split, picture, things, origin=f"pascal_voc:{image}")
         problems += () if things or problems else (Problem("no object"),)
         return Reading(image, where, (made,) if things else (), problems)
 
@@ -116,6 +127,29 @@ class PascalVoc:
             if box is not None:
                 things.append(Thing(name, box))
         return tuple(things), tuple(problems)
+
+
+def _frame(root: Element, picture: Path) -> int:
+    """The orientation of the pixels that boxes were drawn on; 1: as seen. A ValueError where none is certain.
+
+    Told by the annotation's size alone: it is the stored one, or that of the picture as seen.
+    """
+    try:
+        orientation, (width, height) = stored_frame(picture)
+    except (OSError, SyntaxError, ValueError):  # missing or broken: `avalign data check` names it
+        return 1
+    stated = tuple(round(_number(root, f"size/{side}")) for side in ("width", "height"))
+    said = f"{picture.name} stores {width} x {height} pixels, the annotation says {stated[0]} x {stated[1]}"
+    if orientation == 1:
+        if abs(stated[0] * height - stated[1] * width) > max(stated):  # a smaller copy's sides are rounded
+            raise ValueError(said)
+        return 1
+    if orientation >= 5 and width != height:
+        if stated == (width, height):
+            return orientation
+        if stated == (height, width):
+            return 1
+    raise ValueError(f"{said}; its EXIF orientation is {orientation}")
 
 
 def _box(found: Element, width: float, height: float) -> tuple[Box | None, Problem | None]:

@@ -10,15 +10,17 @@ from pydantic import Field
 
 from avalign.avfit.annotation import Problem, Reading, refused
 from avalign.avfit.datasets.clips import Clips, plain, youtube_id
-from avalign.data.manifest.record import SPLITS, Record
+from avalign.data.manifest.record import Record
 from avalign.errors import AvalignError
-from avalign.json_file import read_json
+from avalign.interfaces import Dataset
+from avalign.system.json_file import read_json
+from avalign.types import SPLITS
 
 SECONDS = 10
 MAPPERS = ("txt_mapper_en.json", "txt_mapper.json")
 
 
-class Valor:
+class Valor(Dataset):
     """VALOR-32K: captions of clips of 10 s by people who watched and listened (AVCap).
 
     Layout of its folder, one of two, and the media that `image` and `audio` name, in which "{clip}" stands

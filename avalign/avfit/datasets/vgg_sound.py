@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from avalign.avfit.annotation import Event, Reading, Recording, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Reading, refused
+from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.options import checked_splits
 from avalign.avfit.datasets.repeats import Repeats
 from avalign.avfit.datasets.youtube import Clip, ClipFiles, seconds
-from avalign.avfit.files import rows_of
 from avalign.errors import AvalignError, suggest
+from avalign.interfaces import Dataset
 
 SECONDS = 10.0
 SPLITS = {"train": "train", "test": "test"}
 LISTS = ("vggsound.csv", "train.csv", "test.csv")
 
 
-class VggSound:
+class VggSound(Dataset):
     """VGG-Sound: one of 309 classes for each of 200 k clips of YouTube videos (recordings to pair).
 
     Layout of its folder: the list that `labels` names, and the sounds. As published, `vggsound.csv` has rows
@@ -51,7 +52,7 @@ class VggSound:
         self.files = ClipFiles("vgg_sound", audio)
         self.splits = checked_splits("vgg_sound: splits", splits, SPLITS)
 
-    def read(self, folder: Path) -> Iterator[Reading[Recording]]:
+    def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         file = folder / self.labels
         read = self._of_all if self.labels == "vggsound.csv" else self._of_split
         repeated = Repeats(lambda: (_named(row) for _, row in rows_of(file)))
@@ -66,7 +67,7 @@ class VggSound:
 
     def _reading(
         self, item: str, where: str, clip: Clip, label: str, theirs: str, repeated: bool
-    ) -> Reading[Recording]:
+    ) -> Reading[AudioAnnotation]:
         if repeated:
             return refused(item, where, "repeated clip")
         if theirs not in self.splits:

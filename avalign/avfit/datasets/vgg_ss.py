@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from avalign.answers import write_box
 from avalign.avfit.annotation import Problem, Reading, clean_boxes, is_video, placed, refused, spoken
 from avalign.data.manifest.record import Record
-from avalign.grammar import write_box
-from avalign.json_file import read_json
+from avalign.interfaces import Dataset
+from avalign.system.json_file import read_json
 
 
-class VggSs:
+class VggSs(Dataset):
     """VGG-SS, VGG-Sound Source: 5,158 test clips with boxes around what sounds (ARIG, zero-shot).
 
     Layout of its folder: `vggss.json` as published, and for every clip the media that `image` and `audio`

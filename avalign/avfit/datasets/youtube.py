@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from avalign.avfit.annotation import Event, Recording, placed
+from avalign.avfit.annotation import AudioAnnotation, Event, placed
 from avalign.avfit.datasets.options import checked_pattern, fields_of
 
 STARTS = ("clip", "start_seconds", "start_milliseconds")
@@ -45,7 +45,7 @@ class ClipFiles:
 
     def recording(
         self, item: str, ours: str, theirs: str, clip: Clip, events: tuple[Event, ...]
-    ) -> Recording:
+    ) -> AudioAnnotation:
         """ours, theirs: its split, in our words and as published. A ValueError if a name leads elsewhere."""
         file = placed(
             self.pattern,
@@ -58,7 +58,7 @@ class ClipFiles:
             end_milliseconds=str(round(clip.end * 1000)),
         )
         start, end = (None, None) if self.cut else (clip.start, clip.end)
-        return Recording(f"{self.source}/{item}", ours, file, events, start, end, origin=clip.youtube)
+        return AudioAnnotation(f"{self.source}/{item}", ours, file, events, start, end, origin=clip.youtube)
 
 
 def seconds(text: str) -> float:

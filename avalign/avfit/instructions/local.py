@@ -48,17 +48,17 @@ class LocalModel:
 
 def _load(model: str) -> Any:
     import torch
-    from transformers import AutoTokenizer
 
     from avalign.llm import LanguageModel
     from avalign.llm.huggingface import released
+    from avalign.llm.tokenizer_files import first_line, tokenizer_of
 
     try:
         lm = released(model)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = tokenizer_of(model)
     except AvalignError as error:
         raise AvalignError(str(error).replace("model.llm.model", "--local")) from error
-    except (OSError, ValueError) as error:
-        raise AvalignError(f"--local: {model!r} has no tokenizer: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the library raises that very class for a tokenizer.json cut short
+        raise AvalignError(f"--local: {model!r} has no tokenizer: {first_line(error)}") from error
     lm.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return LanguageModel(lm, tokenizer)

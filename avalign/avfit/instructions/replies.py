@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from avalign.cache import cache_folder
 from avalign.data.manifest.phrasing_rules import TOKENS, faults, wording
-from avalign.json_file import json_if_there
-from avalign.whole import write_whole
+from avalign.system.atomic_write import atomic_write
+from avalign.system.cache import cache_folder, keeping
+from avalign.system.json_file import json_if_there
 
 NEAR = 0.85  # share of the words, in their order, from which on two phrasings are nearly the same
 OPENINGS = 100  # brackets of a reply at which a list may begin; a model that rambles has thousands
@@ -66,7 +66,9 @@ class Kept:
         if found is None:
             found = Reply(self.writer.ask(prompt, number), date.today().isoformat())
             told = {"model": self.writer.model, "made": found.made, "prompt": prompt, "reply": found.text}
-            write_whole(self.file(prompt, number), json.dumps(told, ensure_ascii=False))
+            place = self.file(prompt, number)
+            with keeping(place):
+                atomic_write(place, json.dumps(told, ensure_ascii=False))
         return found
 
 

@@ -7,10 +7,14 @@ object sounds is independent of everything in the picture, so the picture alone 
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
-import multiprocessing
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,20 +24,23 @@ from typing import Any
 
 import numpy as np
 
-from avalign.batch import TASKS, Sample
-from avalign.cache import cache_folder
+from avalign.config.recipe import NonNegative
 from avalign.data.avworld import questions as asking
 from avalign.data.avworld import scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
+from avalign.data.permutation import random_state
 from avalign.data.phrasing import draw_kind, kind_shares
 from avalign.errors import AvalignError
-from avalign.recipe import NonNegative
+from avalign.interfaces import Source
+from avalign.system.cache import VARIABLE, cache_folder
+from avalign.system.processes import shared_map
+from avalign.types import SPLITS, TASKS, Sample
 
 VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it draws
-SPLITS = ("train", "val", "test")
+LOCK = "lock"  # in a split that is being written, held by who writes it
 
 
-class AvWorld:
+class AvWorld(Source):
     """The built-in source of all five tasks.
 
     train, val, test: how many scenes each split has (a scene serves many questions; splits share no scene)
@@ -55,7 +62,6 @@ class AvWorld:
         self.questions = kind_shares(questions, asking.TAUGHT, "avworld")
         self.counts = {"train": train, "val": val, "test": test}
         self.skipped: list[str] = []
-        self.on_error = "raise"
         self._splits: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
@@ -65,8 +71,14 @@ class AvWorld:
             key = hashlib.sha256(repr((VERSION, seed, split, self.counts[split])).encode()).hexdigest()[:12]
             folder = (Path(root) if root else cache_folder()) / f"avworld-{split}-{key}"
             if not folder.exists():
-                _generate(folder, self.counts[split], (seed, SPLITS.index(split)), workers)
-            lines = (folder / "scenes.jsonl").read_text().splitlines()
+                try:
+                    _generate(folder, self.counts[split], (seed, SPLITS.index(split)), workers)
+                except OSError as error:
+                    raise AvalignError(
+                        f"{folder}: the generated world cannot be written: {error.strerror}. data.root, or "
+                        f"{VARIABLE}, names another folder"
+                    ) from error
+            lines = (folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
             self._splits[split] = (
                 np.load(folder / "images.npy", mmap_mode="r"),
                 np.load(folder / "audio.npy", mmap_mode="r"),
@@ -76,7 +88,7 @@ class AvWorld:
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Question `index` of a task, the same whenever it is asked for."""
         images, audio, all_scenes = self._splits[split]
-        rng = np.random.default_rng((self.seed, SPLITS.index(split), TASKS.index(task), index))
+        rng = random_state(self.seed, split, task, index)
         plots = asking.ALLOWED[task]
         # Training draws at random. Evaluation takes every kind, true and false, equally often.
         kinds = {"avfc": asking.FACTS, "avqa": asking.SCORED}.get(task, ("",))
@@ -134,31 +146,57 @@ def _made(count: int, seed: tuple[int, ...], workers: int) -> Iterator[Any]:
     if workers <= 1:
         yield from map(make, range(count))
         return
-    # forked where that exists, so that a script without a __main__ guard can prepare the world too
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with multiprocessing.get_context(method).Pool(workers) as pool:
-        yield from pool.imap(make, range(count), chunksize=64)
+    yield from shared_map(make, range(count), workers, chunk=64)
 
 
 def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> None:
     """Write a split beside its final place and move it there whole: a cache is complete or absent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(folder)
     building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")  # never one that a killed process left
-    building.mkdir(parents=True)
+    building.mkdir()
+    lock = open(building / LOCK, "w")  # noqa: SIM115  (held until the folder has its name)
+    with contextlib.suppress(OSError):  # where there are no locks, nothing is removed either
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         images = np.lib.format.open_memmap(building / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
         audio = np.lib.format.open_memmap(
             building / "audio.npy", "w+", np.int16, (count, round(SECONDS * RATE))
         )
-        with open(building / "scenes.jsonl", "w") as lines:
+        for file in (building / "images.npy", building / "audio.npy"):
+            _claim(file)
+        with open(building / "scenes.jsonl", "w", encoding="utf-8") as lines:
             for k, (scene, image, sound) in enumerate(_made(count, seed, workers)):
                 images[k], audio[k] = image, sound
                 lines.write(json.dumps(asdict(scene)) + "\n")
         images.flush()
         audio.flush()
+        (building / LOCK).unlink()
         try:
             building.rename(folder)
         except OSError:  # another process may have been first; both made the same
             if not folder.exists():
                 raise
     finally:
+        lock.close()
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _claim(file: Path) -> None:
+    """Have the disk give all of a file's room now: a mapped file that finds none later ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "rb+") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                    raise
+
+
+def _remove_left(folder: Path) -> None:
+    """What processes that were killed had begun: nobody holds its lock any more."""
+    for left in folder.parent.glob(f"{folder.name}.*"):
+        with contextlib.suppress(OSError), open(left / LOCK, "r+") as lock:
+            if time.time() - left.stat().st_mtime > 60:  # one may have been made and not be locked yet
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avalign.answers import write_box, write_interval, write_verdict
+from avalign.data.avworld.audio import CLASSES
 from avalign.data.avworld.scenes import SECONDS, Event, Plot, Scene, Thing
-from avalign.data.avworld.sounds import CLASSES
 from avalign.data.phrasing import phrase
-from avalign.grammar import write_box, write_interval, write_verdict
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avalign.data.avworld import pictures, sounds
-from avalign.data.avworld.pictures import Box
-from avalign.data.avworld.sounds import CLASSES
+from avalign.data.avworld import audio as sounds
+from avalign.data.avworld import images as pictures
+from avalign.data.avworld.audio import CLASSES
+from avalign.data.avworld.images import Box
 
 SIZE = 64  # px, both sides
 SECONDS = 4.0

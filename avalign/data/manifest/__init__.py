@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from avalign.batch import Sample
-from avalign.data.manifest.order import Order, Records
+from avalign.config.recipe import NonNegative
+from avalign.data.manifest.clip_length import clip_length
 from avalign.data.manifest.phrasings import Phrasings, fill
 from avalign.data.manifest.record import Record, asking
+from avalign.data.manifest.sampler import Order, Records
 from avalign.data.manifest.table import Table
-from avalign.data.media import MediaFile, read_audio, read_frames, read_image
 from avalign.errors import AvalignError
-from avalign.recipe import NonNegative
+from avalign.interfaces import Source
+from avalign.media.file import MediaFile
+from avalign.media.links import below
+from avalign.media.read import read_audio, read_frames, read_image
+from avalign.system.terminal import tell
+from avalign.types import Sample
 
 
-class Manifest:
+class Manifest(Source):
     """Samples listed in JSONL or Parquet files, one record each (its fields: manifest/record.py).
 
     `data.root` is the folder of those files, or one of them. The list stays on disk, so
@@ -30,13 +34,19 @@ class Manifest:
     of a source's records are seen before any comes again.
 
     media:   folder that the records' paths start from; the manifest's own when not given
+    follow_links: also read what links lead to outside that folder
     sources: source -> weight in the draws of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
              training has to have one, 0 leaves it out. By its number of records when not given
     """
 
-    def __init__(self, *, media: str | None = None, sources: dict[str, NonNegative] | None = None) -> None:
-        self.media, self.sources = media, sources
-        self.on_error = "raise"
+    def __init__(
+        self,
+        *,
+        media: str | None = None,
+        follow_links: bool = False,
+        sources: dict[str, NonNegative] | None = None,
+    ) -> None:
+        self.media, self.follow_links, self.sources = media, follow_links, sources
         self.skipped: list[str] = []
         self.tasks: tuple[str, ...] = ()
         self.table: Records
@@ -76,6 +86,10 @@ class Manifest:
         """Record `index` of a task, as `sample` counts them, with the instruction it is asked in."""
         return self._at(split, task, index)[0]
 
+    def where(self, split: str, task: str, index: int) -> str:
+        """The file and line that record `index` of a task stands at."""
+        return self.table.place(self.order.at(split, task, index)[0])
+
     def _at(self, split: str, task: str, index: int) -> tuple[Record, int]:
         number, epoch = self.order.at(split, task, index)
         record = self.table[number]
@@ -84,7 +98,10 @@ class Manifest:
 
     def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
         """The picture and the sound of a record, which is `number` in the table."""
-        image, audio = (None if path is None else self.folder / path for path in (record.image, record.audio))
+        image, audio = (
+            None if path is None else below(self.folder, path, self.follow_links)
+            for path in (record.image, record.audio)
+        )
         return image, audio
 
     def _decoded(self, record: Record, number: int) -> Sample:
@@ -123,7 +140,8 @@ class Manifest:
             kind=record.kind,
             references=record.references,
             provenance={"source": record.source, "image": record.image, "audio": record.audio}
-            | record.provenance,
+            | record.provenance
+            | clip_length(record),
         )
 
     def texts(self) -> list[str]:
@@ -148,4 +166,4 @@ class Manifest:
 
 
 def _told(file: Path, count: int) -> None:
-    print(f"... {file.name}: {count:,} records read", file=sys.stderr)
+    tell(f"... {file.name}: {count:,} records read", err=True)

@@ -6,25 +6,26 @@ Made once, when every line is read and checked, and kept in the cache.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from avalign.batch import TASKS
-from avalign.cache import cache_folder
-from avalign.data.manifest.record import SPLITS, VERSION, from_json
-from avalign.data.manifest.stretches import state_of
+from avalign.data.manifest.lines import TOO_LONG, lines_of
+from avalign.data.manifest.record import VERSION, from_json
+from avalign.data.manifest.segments import state_of
 from avalign.errors import AvalignError
-from avalign.whole import unfinished
+from avalign.system.atomic_write import unfinished
+from avalign.system.cache import cache_folder, keeping
+from avalign.system.processes import shared_map
+from avalign.types import SPLITS, TASKS
 
 LAYOUT = 2  # of the index; raised when it changes
 COLUMNS = np.dtype([("begin", "<u8"), ("id", "<u8"), ("source", "<u2"), ("split", "u1"), ("task", "u1")])
 TOLD = 100_000  # records, after which progress is told
-STRETCH = 16 << 20  # bytes that one process reads at a time
+SEGMENT = 16 << 20  # bytes that one process reads at a time
 
 Progress = Callable[[Path, int], None]
 
@@ -38,7 +39,7 @@ class Index:
 
 
 @dataclass
-class _Stretch(Index):
+class _Segment(Index):
     lines: int  # blank ones too
     wrong: tuple[int, str] | None = None  # the first line that is no record, counted from 1, and why
 
@@ -49,17 +50,14 @@ def index_of(files: Sequence[Path], progress: Progress, workers: int = 1) -> lis
     workers: processes that read, if there is much to read
     """
     lacking = [file for file in files if not kept(file, ".npz").is_file()]
-    stretches = [(file, begin) for file in lacking for begin in range(0, file.stat().st_size, STRETCH)]
-    if min(workers, len(stretches)) > 1:
-        # forked where that exists, so that a script without a __main__ guard can do this too
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-        pool = ProcessPoolExecutor(min(workers, len(stretches)), multiprocessing.get_context(method))
-        try:
-            _keep(lacking, pool.map(_read, stretches), progress)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    segments = [
+        (file, begin, begin + SEGMENT) for file in lacking for begin in range(0, file.stat().st_size, SEGMENT)
+    ]
+    if min(workers, len(segments)) > 1:
+        with closing(shared_map(_read, segments, min(workers, len(segments)))) as read:
+            _keep(lacking, read, progress)
     else:
-        _keep(lacking, map(_read, stretches), progress)
+        _keep(lacking, map(_read, segments), progress)
     return [_loaded(file) for file in files]
 
 
@@ -76,30 +74,31 @@ def hash_of(identity: str) -> int:
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little")
 
 
-def _keep(files: Sequence[Path], read: Iterator[_Stretch], progress: Progress) -> None:
+def _keep(files: Sequence[Path], read: Iterator[_Segment], progress: Progress) -> None:
     for file in files:
         before = state_of(file)
         parts: list[np.ndarray] = []
         sources: dict[str, int] = {}
         lines = count = 0
-        for _ in range(0, before[0], STRETCH):
-            stretch = next(read)
-            if stretch.wrong is not None:
-                raise AvalignError(f"{file}:{lines + stretch.wrong[0]}: {stretch.wrong[1]}")
-            places = [sources.setdefault(name, len(sources)) for name in stretch.sources]
+        for _ in range(0, before[0], SEGMENT):
+            segment = next(read)
+            if segment.wrong is not None:
+                raise AvalignError(f"{file}:{lines + segment.wrong[0]}: {segment.wrong[1]}")
+            places = [sources.setdefault(name, len(sources)) for name in segment.sources]
             if len(sources) > np.iinfo(np.uint16).max:
                 raise AvalignError(f"{file}: has more than 65,535 different sources")
-            stretch.rows["source"] = np.array(places, np.uint16)[stretch.rows["source"]]
-            parts.append(stretch.rows)
-            lines += stretch.lines
-            count += len(stretch.rows)
-            if count // TOLD > (count - len(stretch.rows)) // TOLD:
+            segment.rows["source"] = np.array(places, np.uint16)[segment.rows["source"]]
+            parts.append(segment.rows)
+            lines += segment.lines
+            count += len(segment.rows)
+            if count // TOLD > (count - len(segment.rows)) // TOLD:
                 progress(file, count)
         if not count:
             raise AvalignError(f"{file}: holds no record")
         if state_of(file) != before:
             raise AvalignError(f"{file}: was changed while it was read")
-        with unfinished(kept(file, ".npz")) as beside, open(beside, "wb") as opened:
+        place = kept(file, ".npz")
+        with keeping(place), unfinished(place) as beside, open(beside, "wb") as opened:
             np.savez(opened, rows=np.concatenate(parts), sources=np.array(list(sources)))
 
 
@@ -108,29 +107,25 @@ def _loaded(file: Path) -> Index:
         return Index(found["rows"], found["sources"].tolist())
 
 
-def _read(stretch: tuple[Path, int]) -> _Stretch:
-    """The records whose lines begin within a stretch of a file."""
-    file, begin = stretch
-    end = begin + STRETCH
+def _read(segment: tuple[Path, int, int]) -> _Segment:
+    """The records whose lines begin within a segment of a file."""
+    file, begin, end = segment
     rows: list[tuple[int, int, int, int, int]] = []
     sources: dict[str, int] = {}
     lines, wrong = 0, None
     with open(file, "rb") as opened:
-        if begin:  # on to the first line that begins here
-            opened.seek(begin - 1)
-            begin += len(opened.readline()) - 1
-        for line in opened:
-            if begin >= end:
-                break
+        for place, line in lines_of(opened, begin, end):
             lines += 1
-            if not line.isspace():
-                try:
-                    record = from_json(line)
-                    hashed = hash_of(record.id)
-                except (AvalignError, UnicodeEncodeError) as error:
-                    wrong = lines, str(error)
-                    break
-                source = sources.setdefault(record.source, len(sources))
-                rows.append((begin, hashed, source, SPLITS.index(record.split), TASKS.index(record.task)))
-            begin += len(line)
-    return _Stretch(np.array(rows, COLUMNS), list(sources), lines, wrong)
+            if line is not None and line.isspace():
+                continue
+            try:
+                if line is None:
+                    raise AvalignError(TOO_LONG)
+                record = from_json(line)
+                hashed = hash_of(record.id)
+            except (AvalignError, UnicodeEncodeError) as error:
+                wrong = lines, str(error)
+                break
+            source = sources.setdefault(record.source, len(sources))
+            rows.append((place, hashed, source, SPLITS.index(record.split), TASKS.index(record.task)))
+    return _Segment(np.array(rows, COLUMNS), list(sources), lines, wrong)

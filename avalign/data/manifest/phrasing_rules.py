@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from avalign.answers import normalise_answer, read_verdict
 from avalign.errors import AvalignError, suggest
-from avalign.grammar import normalise_answer, read_verdict
 
 MEDIA = ("<image>", "<audio>")
 SLOTS = {"<class>": "class", "<box>": "box", "<time>": "time", "<question>": "question"}  # of Record.slots

@@ -10,20 +10,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from avalign.data.manifest.phrasing_rules import (
-    MEDIA,
-    NEEDS,
-    SLOTS,
-    faults,
-    section_of,
-    tokens_of,
-    wording,
-)
+from avalign.answers import write_box, write_interval
+from avalign.config.yaml import Node, OneLine, parse, to_text
+from avalign.data.manifest.phrasing_rules import MEDIA, NEEDS, SLOTS, faults, section_of, tokens_of, wording
 from avalign.data.manifest.record import Record
 from avalign.errors import AvalignError, suggest
-from avalign.grammar import write_box, write_interval
-from avalign.recipe_yaml import Node, OneLine, parse, to_text
-from avalign.whole import write_whole
+from avalign.system.atomic_write import atomic_write
 
 NAME = "phrasings.yaml"
 SHIPPED = Path(__file__).with_name(NAME)
@@ -63,7 +55,7 @@ class PhrasingFile:
         plain: dict[str, Any] = {REPLACES: list(self.replaces)} if self.replaces else {}
         for section, phrasings in self.sections.items():
             plain[section] = [OneLine(text=p.text, **p.origin) if p.origin else p.text for p in phrasings]
-        write_whole(path, to_text(plain))
+        atomic_write(path, to_text(plain))
 
 
 def read_file(path: Path) -> PhrasingFile:

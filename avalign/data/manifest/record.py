@@ -10,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from avalign.batch import TASKS
 from avalign.errors import AvalignError, suggest
-from avalign.whole import unfinished
+from avalign.system.atomic_write import unfinished
+from avalign.system.json_file import read_line
+from avalign.types import SPLITS, TASKS
 
 VERSION = 1  # of the schema; raised when a field is added, renamed or changes its meaning
-SPLITS = ("train", "val", "test")
+MOST = 10_000  # boxes, intervals, frames or references of one record
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Record:
     """A sample as a manifest keeps it: one JSON object a line, or one row of a Parquet file.
 
     Paths are relative to the manifest's folder, with "/". `image` may be a video: `frame_times` says which
-    frames are meant; one is a picture, several are a film. `audio` may be a video or a long recording; the
+    frames are meant; one is a picture, several are a video. `audio` may be a video or a long recording; the
     span says which part is meant. A phrasing holds "<image>" and "<audio>" where the media belong.
     Units: boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; times in seconds: of the file for
            frame_times and the span, of the span for intervals
@@ -122,13 +123,9 @@ def from_json(line: bytes | str) -> Record:
 
 def _from_json(line: bytes | str) -> Record:
     try:
-        found = json.loads(line, parse_constant=_no_number)
-        if b"\\u" in line if isinstance(line, bytes) else "\\u" in line:
-            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        found = read_line(line, _no_number)
     except ValueError as error:
-        raise AvalignError(f"is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise AvalignError(f"is not a JSON object but a {type(found).__name__}")
+        raise AvalignError(str(error)) from error
     for name, value in found.items():
         kind = FIELDS.get(name)
         if kind is None:
@@ -139,6 +136,9 @@ def _from_json(line: bytes | str) -> Record:
     if lacking:
         raise AvalignError(f"record {found.get('id', '')!r} lacks {', '.join(lacking)}")
     try:
+        for name, value in found.items():
+            if isinstance(value, list) and len(value) > MOST:
+                raise ValueError(f"{name} has {len(value):,} entries, at most {MOST:,} are read")
         if "references" in found:
             found["references"] = _texts(found["references"])
         for name, size in (("boxes", 4), ("intervals", 2)):

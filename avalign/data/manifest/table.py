@@ -14,9 +14,9 @@ import numpy as np
 
 from avalign.data.manifest.index import Progress, index_of, kept
 from avalign.data.manifest.record import Record, from_checked
-from avalign.data.manifest.stretches import Stretches, state_of
+from avalign.data.manifest.segments import Segments, state_of
 from avalign.errors import AvalignError
-from avalign.whole import unfinished
+from avalign.system.atomic_write import unfinished
 
 ENDINGS = (".jsonl", ".parquet")
 
@@ -35,8 +35,9 @@ class Table:
         self, root: Path, progress: Progress = lambda file, count: None, *, workers: int = 1
     ) -> None:
         self.root = root
-        files = [as_lines(file) for file in files_of(root)]
-        self._lines = Stretches(files, [state_of(file) for file in files])
+        self.files = files_of(root)
+        files = [as_lines(file) for file in self.files]
+        self._lines = Segments(files, [state_of(file) for file in files])
         indexes = index_of(files, progress, workers)
         self._first = np.cumsum([0, *(len(index.rows) for index in indexes)]).tolist()
         self.sources = list(dict.fromkeys(name for index in indexes for name in index.sources))
@@ -69,6 +70,15 @@ class Table:
         end = self._lines.states[file][0] if last else int(self._begin[number + 1])
         return self._lines.read(file, begin, end - begin).strip()  # blank lines may follow it
 
+    def place(self, number: int) -> str:
+        """ "m.jsonl:12" of record `number`; the row, counted from 1, of a Parquet file."""
+        file = bisect_right(self._first, number) - 1
+        lines, begin = 1, int(self._begin[number])
+        with open(self._lines.files[file], "rb") as opened:
+            while begin > 0 and (some := opened.read(min(begin, 1 << 20))):
+                lines, begin = lines + some.count(b"\n"), begin - len(some)
+        return f"{self.files[file]}:{lines}"
+
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
             raise IndexError(f"there is no record {number} among {len(self)}")
@@ -97,6 +107,8 @@ def files_of(root: Path) -> list[Path]:
 
 def as_lines(file: Path) -> Path:
     """The same records as .jsonl: the file itself, or what the cache keeps of a Parquet file."""
+    if not file.is_file():  # a pipe would be waited for
+        raise AvalignError(f"{file}: is no file that can be read")
     if file.suffix == ".jsonl":
         return file
     try:

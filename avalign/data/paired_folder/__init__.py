@@ -13,15 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from avalign.batch import TASKS, Sample
-from avalign.data.media import MediaError
+from avalign.config.recipe import NonNegative
 from avalign.data.paired_folder import composing, questions
 from avalign.data.paired_folder.composing import Part, Tile
-from avalign.data.paired_folder.folder import SPLITS, Photo, Pool, Recording, find_folder, read_folder
+from avalign.data.paired_folder.folder import Photo, Pool, Recording, find_folder, read_folder
 from avalign.data.paired_folder.questions import FACTS, QUESTIONS
+from avalign.data.permutation import random_state
 from avalign.data.phrasing import draw_kind, kind_shares
 from avalign.errors import AvalignError, suggest
-from avalign.recipe import NonNegative
+from avalign.interfaces import Source
+from avalign.media.file import MediaError
+from avalign.types import SPLITS, TASKS, Sample
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Plan:
     rng: np.random.Generator
 
 
-class PairedFolder:
+class PairedFolder(Source):
     """Scenes of `photos` photographs and one recording, out of a folder described in folder.py.
 
     canvas:      px, both sides of the composed picture
@@ -52,6 +54,7 @@ class PairedFolder:
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all
                  through one at 4 kHz, which nearly every file reaches, so scores owe little to bandwidth
+    follow_links: also read what links lead to outside the folder
     augment:     in training, mirror photographs at random and change the loudness by up to 6 dB
 
     What is used is decoded once by `prepare` and held in memory (12 kB for a photograph of 64 x 64 px, 32 kB
@@ -73,6 +76,7 @@ class PairedFolder:
         offscreen: float = 0.5,
         lowpass: bool = True,
         augment: bool = True,
+        follow_links: bool = False,
     ) -> None:
         if not photos or not set(photos) <= {2, 3, 4}:
             raise AvalignError(f"paired_folder: photos is {list(photos)}: some of 2, 3 and 4 are needed")
@@ -83,6 +87,7 @@ class PairedFolder:
             )
         self.canvas, self.photos = canvas, tuple(photos)
         self.seconds, self.sample_rate = seconds, sample_rate
+        self.follow_links = follow_links
         self.classes, self.leave_out = classes, tuple(leave_out)
         self.questions = kind_shares(questions, QUESTIONS, "paired_folder")
         self.offscreen, self.lowpass, self.augment = offscreen, lowpass, augment
@@ -105,6 +110,7 @@ class PairedFolder:
             side=2 * self.canvas,
             sample_rate=self.sample_rate,
             workers=workers,
+            follow_links=self.follow_links,
             report=self._report,
         )
         self._noise = composing.long_noise(4 * round(self.seconds * self.sample_rate), seed)
@@ -158,7 +164,7 @@ class PairedFolder:
         pool = self.pool(split)
         if task not in TASKS:
             raise AvalignError(f"paired_folder: no task '{task}'.{suggest(task, TASKS)}")
-        rng = np.random.default_rng((self.seed, SPLITS.index(split), TASKS.index(task), index))
+        rng = random_state(self.seed, split, task, index)
         # Training draws at random. Evaluation takes every kind, true and false, equally often.
         number = int(rng.integers(2**20)) if split == "train" else index
         kinds = {"avfc": FACTS, "avqa": QUESTIONS}.get(task, ("",))

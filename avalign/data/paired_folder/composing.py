@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avalign.data.paired_folder.folder import FRAME, Photo, Recording, clip_box, loud_stretch
-from avalign.grammar import Box, Interval
+from avalign.answers import Box, Interval
+from avalign.data.paired_folder.folder import FRAME, Photo, Recording, clip_box, loud_segment
 
 LOUDNESS = 0.1  # RMS of a recording in a scene, full scale 1
 EDGE = 0.005  # s, fade at both ends of a recording
@@ -34,7 +34,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a recording (samples `start` to `stop` of it) heard from sample `at` on."""
+    """A segment of a recording (samples `start` to `stop` of it) heard from sample `at` on."""
 
     name: str  # its class, or its sound when that has no class
     recording: Recording
@@ -144,9 +144,9 @@ def paint(tiles: list[Tile], canvas: int, rng: np.random.Generator) -> np.ndarra
 def fit_parts(
     named: list[tuple[str, Recording]], samples: int, sample_rate: int, rng: np.random.Generator
 ) -> list[Part]:
-    """One stretch of each recording, in random order, with pauses of random lengths around them.
+    """One segment of each recording, in random order, with pauses of random lengths around them.
 
-    A stretch is at most 0.2 to 0.6 of the clip, whatever the class, so that long recordings do not stand out
+    A segment is at most 0.2 to 0.6 of the clip, whatever the class, so that long recordings do not stand out
     (half of that for two); it begins and ends with sound, and lies where the recording is loud.
     """
     frame = round(FRAME * sample_rate)
@@ -167,7 +167,7 @@ def fit_parts(
 
 
 def _window(loudness: np.ndarray, frames: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A stretch of `frames` frames with at least half the energy of the best one, without quiet ends."""
+    """A segment of `frames` frames with at least half the energy of the best one, without quiet ends."""
     if len(loudness) > frames:
         energy = np.concatenate([[0.0], np.cumsum(np.square(loudness, dtype=np.float64))])
         energy = energy[frames:] - energy[:-frames]
@@ -176,7 +176,7 @@ def _window(loudness: np.ndarray, frames: int, rng: np.random.Generator) -> tupl
         loudness = loudness[start : start + frames]
     else:
         start = 0
-    first, last = loud_stretch(loudness)
+    first, last = loud_segment(loudness)
     return start + first, start + last
 
 
@@ -190,7 +190,7 @@ def mix(
     cutoff: float | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """-> (samples,) float32: every part equally loud, over a stretch of `noise` (RMS 1).
+    """-> (samples,) float32: every part equally loud, over a segment of `noise` (RMS 1).
 
     signal_to_noise, gain: dB; cutoff: Hz, of the low-pass for the recordings (not the noise), or None
     """

@@ -1,6 +1,7 @@
 """A folder of annotated photographs and recordings: checked, decoded once, pooled by split and class.
 
-annotations.json holds two lists (boxes are in pixels of the file as stored):
+annotations.json holds two lists (boxes are in pixels of the file as stored, or
+as EXIF turns it where width and height say so):
     images: {"file", "width", "height", "split", "boxes": [{"class", "xyxy", "difficult"?}], "group"?}
     audio:  {"file", "split", "sound", "class" (of the images, or null), "group"?}
 """
@@ -13,22 +14,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from avalign.data.media import MediaError, read_audio, read_image, resample
+from avalign.answers import Box
 from avalign.errors import AvalignError
-from avalign.grammar import Box
+from avalign.media.file import MediaError
+from avalign.media.image import stored_frame, turned
+from avalign.media.links import below
+from avalign.media.read import read_audio, read_image
+from avalign.media.resample import resample
+from avalign.types import SPLITS
 
-SPLITS = ("train", "val", "test")
 FRAME = 0.02  # s, of the loudness profile
 SILENT = 1e-4  # RMS of a frame, full scale 1: -80 dB
 QUIET = 10 ** (-25 / 20)  # a frame 25 dB below the loudest one is a pause
 SMALLEST = 0.02  # of the photograph's area: a class must have a box at least this large
 T = TypeVar("T")
 R = TypeVar("R")
+Find = Callable[[str], Path]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def read_folder(
     side: int,
     sample_rate: int,
     workers: int,
+    follow_links: bool,
     report: Callable[[MediaError], None],
 ) -> dict[str, Pool]:
     """Decode all that is of use. `report` gets each problem: it raises, or the file is left out.
@@ -119,10 +127,11 @@ def read_folder(
     audio = [a for a in audio if a["sound"] not in leave and (a["class"] in chosen or a["class"] is None)]
 
     pools = {split: Pool() for split in SPLITS}
-    photos = _each(images, lambda i: _photo(folder, i, chosen, side), workers, report)
+    find = partial(below, folder, follow_links=follow_links)
+    photos = _each(images, lambda i: _photo(find, i, chosen, side), workers, report)
     for entry, photo in photos:
         pools[entry["split"]].photos[_class_of(entry, chosen) or ""].append(photo)
-    for entry, recording in _each(audio, lambda a: _recording(folder, a, sample_rate), workers, report):
+    for entry, recording in _each(audio, lambda a: _recording(find, a, sample_rate), workers, report):
         pool = pools[entry["split"]]
         by = pool.strangers if entry["class"] is None else pool.recordings
         by[entry["sound"] if entry["class"] is None else entry["class"]].append(recording)
@@ -174,6 +183,8 @@ def _annotations(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
             for key in keys:
                 if key not in entry:
                     raise AvalignError(f"{where} ({entry.get('file', '?')}) has no '{key}'.")
+            if not isinstance(entry["file"], str):
+                raise AvalignError(f"{where}: file is {entry['file']!r}, not the path of one.")
             if entry["split"] not in SPLITS:
                 raise AvalignError(
                     f"{where} ({entry['file']}) is of split '{entry['split']}'. Known: {', '.join(SPLITS)}."
@@ -214,11 +225,13 @@ def _share(box: dict[str, Any], image: dict[str, Any]) -> float:
 # -- decoding --------------------------------------------------------------------------------------------
 
 
-def _photo(folder: Path, entry: dict[str, Any], classes: set[str], side: int) -> Photo:
-    file = folder / entry["file"]
+def _photo(find: Find, entry: dict[str, Any], classes: set[str], side: int) -> Photo:
+    file = find(entry["file"])
     pixels = read_image(file)
-    height, width = pixels.shape[:2]
+    orientation, (width, height) = stored_frame(file)  # what boxes are counted in; the picture is upright
     stated = (entry["width"], entry["height"])
+    if stated == (height, width) == pixels.shape[1::-1]:  # annotated as seen, and the size proves it
+        orientation, (width, height) = 1, stated
     if stated != (width, height):
         raise MediaError(file, f"is {width} x {height} px, annotations.json says {stated[0]} x {stated[1]}")
     boxes = []
@@ -231,7 +244,8 @@ def _photo(folder: Path, entry: dict[str, Any], classes: set[str], side: int) ->
                 raise MediaError(file, f"box [{numbers}] is empty or outside the {width} x {height} px")
             if _share(box, entry) >= SMALLEST:
                 corners = (left / width, top / height, right / width, bottom / height)
-                boxes.append(clip_box(corners, (0.0, 0.0, 1.0, 1.0)))
+                boxes.append(turned(clip_box(corners, (0.0, 0.0, 1.0, 1.0)), orientation))
+    height, width = pixels.shape[:2]
     if max(height, width) > side:
         from PIL import Image
 
@@ -241,8 +255,8 @@ def _photo(folder: Path, entry: dict[str, Any], classes: set[str], side: int) ->
     return Photo(entry["file"], pixels, tuple(boxes))
 
 
-def _recording(folder: Path, entry: dict[str, Any], sample_rate: int) -> Recording:
-    file = folder / entry["file"]
+def _recording(find: Find, entry: dict[str, Any], sample_rate: int) -> Recording:
+    file = find(entry["file"])
     audio, rate = read_audio(file)
     audio = resample(audio, rate, sample_rate)
     frame = round(FRAME * sample_rate)
@@ -250,7 +264,7 @@ def _recording(folder: Path, entry: dict[str, Any], sample_rate: int) -> Recordi
     loudness = np.sqrt(np.square(audio).reshape(-1, frame).mean(axis=1))
     if loudness.max() < SILENT:
         raise MediaError(file, "is silent from end to end")
-    first, last = loud_stretch(loudness)
+    first, last = loud_segment(loudness)
     audio, loudness = audio[first * frame : last * frame], loudness[first:last]
     audio = audio / max(1.0, float(np.abs(audio).max()))
     return Recording(entry["file"], entry["sound"], np.round(audio * 32767).astype(np.int16), loudness)
@@ -261,7 +275,7 @@ def clip_box(box: Box, frame: Box) -> Box:
     return (max(box[0], frame[0]), max(box[1], frame[1]), min(box[2], frame[2]), min(box[3], frame[3]))
 
 
-def loud_stretch(loudness: np.ndarray) -> tuple[int, int]:
+def loud_segment(loudness: np.ndarray) -> tuple[int, int]:
     """From the first to behind the last frame that is no pause."""
     loud = np.flatnonzero(loudness >= float(loudness.max()) * QUIET)
     return int(loud[0]), int(loud[-1]) + 1

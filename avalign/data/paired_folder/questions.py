@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avalign.answers import Interval, write_box, write_interval, write_verdict
 from avalign.data.paired_folder.composing import Tile
 from avalign.data.phrasing import phrase
-from avalign.grammar import Interval, write_box, write_interval, write_verdict
 
 FACTS = ("type1", "type4")
 QUESTIONS = ("sounding", "place", "audible", "visible", "count", "seen")

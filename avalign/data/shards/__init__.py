@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avalign.config.recipe import NonNegative
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import Record
-from avalign.data.media import MediaFile
 from avalign.data.shards.tars import ShardTable
 from avalign.errors import AvalignError
-from avalign.recipe import NonNegative
+from avalign.media.file import MediaFile
 
 
 class Shards(Manifest):

@@ -14,14 +14,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from avalign.data.manifest.phrasings import NAME as PHRASINGS
-from avalign.data.manifest.record import SPLITS, Record
-from avalign.data.manifest.shuffle import shuffled
-from avalign.data.manifest.stretches import state_of
+from avalign.data.manifest.record import Record
+from avalign.data.manifest.segments import state_of
 from avalign.data.manifest.table import Table, files_of
+from avalign.data.permutation import shuffled
 from avalign.data.shards.tars import LIST, ROWS, VERSION, index_beside, key_of, read_index
 from avalign.errors import AvalignError
-from avalign.json_file import read_json
-from avalign.whole import unfinished, write_whole
+from avalign.media.links import below
+from avalign.system.atomic_write import atomic_write, unfinished
+from avalign.system.json_file import read_json
+from avalign.types import SPLITS
 
 BLOCK = tarfile.BLOCKSIZE  # a tar is made of these: one of header, then the content, filled up
 
@@ -41,6 +43,7 @@ def pack(
     out: Path,
     *,
     media: Path | None = None,
+    follow_links: bool = False,
     size: int = 10**9,
     seed: int = 0,
     progress: Progress = lambda tar, count: None,
@@ -49,6 +52,7 @@ def pack(
     """Write the records of a manifest and their media into tar files of about `size` bytes. Returns them.
 
     media: folder that the records' paths start from; the manifest's own when not given
+    follow_links: also pack what links lead to outside that folder
     seed:  of the order of the training records in the shards, which a reader who goes through a tar from its
            beginning sees; validation and test keep the manifest's
 
@@ -68,7 +72,7 @@ def pack(
         "phrasings": own.read_text(encoding="utf-8") if own.is_file() else None,
     }
     _begin(out, plan)
-    files = _refuse_missing(table, folder)
+    files = _refuse_missing(table, folder, follow_links)
     shards = [
         _packed(table, folder, out / f"{split}-{k:06d}.tar", numbers, progress)
         for split in SPLITS
@@ -77,9 +81,9 @@ def pack(
     for stray in {file.name for file in out.glob("*.tar")} - {shard.file for shard in shards}:
         raise AvalignError(f"{out / stray}: is none of the shards of {manifest}")
     if plan["phrasings"] is not None:
-        write_whole(out / PHRASINGS, plan["phrasings"])
+        atomic_write(out / PHRASINGS, plan["phrasings"])
     found = {"complete": True, "files": files, "shards": [asdict(shard) for shard in shards]}
-    write_whole(out / LIST, _as_json(plan | found))
+    atomic_write(out / LIST, _as_json(plan | found))
     return shards
 
 
@@ -99,7 +103,7 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
     elif out.is_dir() and any(out.glob("*.tar")):
         raise AvalignError(f"{out}: holds tar files, but no {LIST}; pack into another folder")
     else:
-        write_whole(out / LIST, _as_json(plan | {"complete": False}))
+        atomic_write(out / LIST, _as_json(plan | {"complete": False}))
 
 
 def _members(record: Record, folder: Path) -> Iterator[tuple[str, tuple[str, ...], Path]]:
@@ -113,7 +117,7 @@ def _members(record: Record, folder: Path) -> Iterator[tuple[str, tuple[str, ...
             yield stem + Path(path).suffix.lower(), places, folder / path
 
 
-def _refuse_missing(table: Table, folder: Path) -> list[str]:
+def _refuse_missing(table: Table, folder: Path, follow_links: bool) -> list[str]:
     """All the names that media have in the tars behind their keys."""
     names: set[str] = set()
     known: dict[Path, bool] = {}
@@ -124,6 +128,7 @@ def _refuse_missing(table: Table, folder: Path) -> list[str]:
             if len(known) > 1_000_000:  # forget, rather than hold all names of a large data set
                 known.clear()
             if file not in known:
+                below(folder, file.relative_to(folder).as_posix(), follow_links)
                 known[file] = file.is_file() and file.stat().st_size > 0
                 if not known[file]:
                     missing.append(file)

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
 from avalign.data.manifest.record import Record, from_checked
-from avalign.data.manifest.stretches import Stretches, state_of
-from avalign.data.media import MediaError, Stored
+from avalign.data.manifest.segments import Segments, state_of
 from avalign.errors import AvalignError
-from avalign.json_file import read_json
+from avalign.media.file import MediaError, Stored
+from avalign.system.json_file import read_json
+from avalign.types import SPLITS, TASKS
 
 LIST = "shards.json"
 VERSION = 1  # of the layout
@@ -54,6 +57,7 @@ class ShardTable:
                     f"{index_beside(tar)}: is of {len(part)} records and {size} bytes, {tar.name} has "
                     f"{shard['records']} and {shard['bytes']}"
                 )
+            _must_lie_in(part, size, len(self.sources), index_beside(tar))
             parts.append(part)
         if not parts:
             raise AvalignError(f"{folder}: holds no shard")
@@ -64,7 +68,7 @@ class ShardTable:
         self._rows = rows[order]
         self._tar = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
         self.split, self.task, self.source = (self._rows[name].copy() for name in ("split", "task", "source"))
-        self._stretches = Stretches(self.tars, [state_of(tar) for tar in self.tars])
+        self._segments = Segments(self.tars, [state_of(tar) for tar in self.tars])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -78,6 +82,10 @@ class ShardTable:
         except ValueError as error:
             raise AvalignError(f"{self._name(number, 'json')}: is no record: {error}") from error
 
+    def place(self, number: int) -> str:
+        """The tar and the name in it of record `number`."""
+        return self._name(number, "json")
+
     def stored(self, number: int, place: str) -> Stored | None:
         """The picture ("image") or sound ("audio") of a record, as it was packed."""
         if not self._rows[place]["size"][number]:
@@ -86,7 +94,7 @@ class ShardTable:
 
     def _content(self, number: int, place: str) -> bytes:
         begin, size, crc = self._rows[place][number].tolist()
-        found = self._stretches.read(int(self._tar[number]), begin, size)
+        found = self._segments.read(int(self._tar[number]), begin, size)
         if zlib.crc32(found) != crc:
             raise MediaError(self._name(number, place), "is damaged: not the bytes that were packed")
         return found
@@ -125,6 +133,9 @@ def read_index(tar: Path) -> tuple[np.ndarray, int]:
     """Where everything lies in a tar, (n,) of ROWS, and how many bytes the tar has."""
     file = index_beside(tar)
     try:
+        most = tar.stat().st_size // BLOCKSIZE * ROWS.itemsize + 10_000  # a record takes more than one block
+        if (size := sum(held.file_size for held in ZipFile(file).infolist())) > most:
+            raise ValueError(f"it would unpack to {size:,} bytes, more than {tar.name} has records for")
         with open(file, "rb") as opened, np.load(opened) as found:
             rows, size = found["rows"], int(found["bytes"])
     except FileNotFoundError as error:
@@ -134,6 +145,17 @@ def read_index(tar: Path) -> tuple[np.ndarray, int]:
     if rows.dtype != ROWS:
         raise AvalignError(f"{file}: is no index of this avalign")
     return rows, size
+
+
+def _must_lie_in(rows: np.ndarray, size: int, sources: int, file: Path) -> None:
+    """Every part of a record in its tar, every number one of a list."""
+    for place in PLACES:
+        begin, held = rows[place]["begin"], rows[place]["size"]
+        if ((begin > size) | (held > size - np.minimum(begin, size))).any():
+            raise AvalignError(f"{file}: names places beyond the end of its tar")
+    for name, count in (("source", sources), ("split", len(SPLITS)), ("task", len(TASKS))):
+        if (rows[name] >= count).any():
+            raise AvalignError(f"{file}: holds the number of a {name} that there is not")
 
 
 def _must_be_whole(tar: Path, size: int) -> None:

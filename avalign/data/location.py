@@ -1,0 +1,12 @@
+"""Where the list of a source names a sample: what a user opens to put right what is wrong with it."""
+
+from __future__ import annotations
+
+from avalign.interfaces import Samples
+
+
+def name_place(error: Exception, source: Samples, split: str, task: str, index: int) -> None:
+    """Put the file and line of sample `index` before what the error says, if the source knows them."""
+    place = source.where(split, task, index)
+    if place is not None:
+        error.args = (f"{place}: {error}",)

@@ -1,0 +1,1 @@
+"""MeerkatBench: tasks, metrics, the scoring of a model and of answers from files."""

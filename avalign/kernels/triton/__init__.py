@@ -1,0 +1,1 @@
+"""The fused GPU kernels. The only modules that import triton."""

@@ -1,0 +1,1 @@
+"""What projectors and fusion modules are built of."""

@@ -1,0 +1,1 @@
+"""Images, audio and video from files, on one clock."""

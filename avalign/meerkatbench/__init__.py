@@ -1,1 +1,0 @@
-"""MeerkatBench: five tasks of audio-visual grounding in space and time, scored with their uncertainty."""

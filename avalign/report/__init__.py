@@ -1,0 +1,1 @@
+"""What is shown of scores: one HTML page, figures, Markdown tables."""

@@ -1,0 +1,1 @@
+"""What avalign needs of its machine: files written whole, processes, the terminal, the cache."""

@@ -1,0 +1,1 @@
+"""Training: stages on transformers' Trainer, checkpoints, and the folder of a run."""

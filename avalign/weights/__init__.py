@@ -1,0 +1,1 @@
+"""Weights from files and hubs: strict, finite, and every load reported."""

@@ -1,8 +1,0 @@
-"""Where real photographs, sounds and annotations lie; they are never part of the repository."""
-
-from __future__ import annotations
-
-import os
-from pathlib import Path
-
-REAL_DATA = Path(os.environ.get("AVALIGN_DATA") or Path(__file__).parents[2] / "shared" / "data")
