@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,20 +21,49 @@ class NoPython(Exception):
     """No interpreter of this version is on the path."""
 
 
-def make(root: Path, folder: Path, python: str, constraints: list[str] | str) -> None:
+def make(
+    root: Path,
+    folder: Path,
+    python: str,
+    constraints: list[str] | str,
+    without: Collection[str] = (),
+    extras: Collection[str] = (),
+) -> None:
     """A virtual environment in `folder`, with avalign as it stands in `root`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     if isinstance(constraints, str):
-        constraints = lower_bounds(project)
+        constraints = [each for each in lower_bounds(project) if each.split("==")[0] not in without]
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([interpreter(python), "-m", "venv", folder], check=True)
     file = folder / "constraints.txt"
     file.write_text("".join(f"{each}\n" for each in constraints))
-    extras = ",".join(each for each in project["optional-dependencies"] if each not in NOT_RUN)
-    # in place of constraints that the machine's own configuration of pip may have: these alone are meant
-    environment = os.environ | {"PIP_CONSTRAINT": str(file), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    command = [folder / "bin" / "pip", "install", "--quiet", "--editable", f"{root}[{extras}]"]
-    subprocess.run(command, check=True, env=environment)
+    extras = extras or [each for each in project["optional-dependencies"] if each not in NOT_RUN]
+    environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if not without:  # else beside them: what is left out is what pip takes on this machine
+        environment["PIP_CONSTRAINT"] = str(file)  # in place of those in the machine's configuration of pip
+
+    def install(*words: str | Path) -> None:
+        command = [folder / "bin" / "pip", "install", "--quiet", "--no-cache-dir", "-c", file, *words]
+        subprocess.run(command, check=True, env=environment)
+
+    # pip keeps all that it fetches until all is installed: of torch's libraries, gigabytes twice
+    install("--no-deps", *(each for each in project["dependencies"] if each.startswith("torch>=")))
+    for each in requirements_of(folder, "torch"):
+        install("--no-deps", each)
+    install("--editable", f"{root}[{','.join(extras)}]")
+
+
+def requirements_of(folder: Path, package: str) -> list[str]:
+    """Of a package installed in the environment, for the machine that this is."""
+    code = (
+        "import sys; from importlib.metadata import requires;"
+        "from pip._vendor.packaging.requirements import Requirement;"
+        "found = [Requirement(each) for each in requires(sys.argv[1]) or []];"
+        "held = [each for each in found if not each.marker or each.marker.evaluate({'extra': ''})];"
+        "[setattr(each, 'marker', None) for each in held]; print(*held, sep='\\n')"
+    )
+    command = [folder / "bin" / "python", "-I", "-c", code, package]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def lower_bounds(project: dict) -> list[str]:

@@ -56,3 +56,20 @@ def test_an_interpreter_is_one_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(broken))
     with pytest.raises(environment.NoPython, match=rf"no python{version} on the path"):
         environment.interpreter(version)
+
+
+def test_what_is_left_out_of_the_lower_bounds_is_a_dependency_and_every_extra_exists() -> None:
+    known = tomllib.loads(Path(__file__).with_name("environments.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounded = {each.split("==")[0] for each in environment.lower_bounds(project)}
+    assert known["oldest-but-torch"]["without"] == ["torch", "torchvision"]
+    for entry in known.values():
+        assert set(entry.get("without", ())) <= bounded
+        assert set(entry.get("extras", ())) <= project["optional-dependencies"].keys()
+
+
+def test_the_requirements_of_a_package_are_those_of_this_machine() -> None:
+    prefix = Path(sys.prefix)
+    requirements = environment.requirements_of(prefix, "torch")
+    assert any(each.startswith("sympy") for each in requirements)
+    assert not any(";" in each or each.startswith("opt-einsum") for each in requirements)  # an extra of torch
