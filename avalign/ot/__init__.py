@@ -6,6 +6,7 @@ from avalign.ot.exact import exact
 from avalign.ot.features import cosine_sinkhorn
 from avalign.ot.geomloss_backend import by_geomloss
 from avalign.ot.ipot import ipot
+from avalign.ot.pairwise import AllPairs, all_pairs
 from avalign.ot.partial import partial
 from avalign.ot.plan import Plan
 from avalign.ot.problem import TransportError, marginal_from
@@ -13,10 +14,12 @@ from avalign.ot.sinkhorn import NotConverged, sinkhorn
 from avalign.ot.unbalanced import unbalanced
 
 __all__ = [
+    "AllPairs",
     "Divergence",
     "NotConverged",
     "Plan",
     "TransportError",
+    "all_pairs",
     "by_geomloss",
     "cosine_cost",
     "cosine_sinkhorn",

@@ -28,7 +28,7 @@ TOLERANCES = {
 
 PARTS_OF_SOUND = {  # a part of a file against that part of all of it, absolute, of samples in [-1, 1]
     "exact": Tolerance(1e-7, 0, "the decoder is in the same state: PCM, FLAC, AAC, MP3, Opus, Vorbis"),
-    "mp2": Tolerance(3.1e-5, 0, "FFmpeg's decoder iterations to 16 bits, and carries what it rounded off"),
+    "mp2": Tolerance(3.1e-5, 0, "FFmpeg's decoder rounds to 16 bits, and carries what it rounded off"),
     "ac3": Tolerance(0.03, 0, "what the encoder left out is noise that decoders draw anew, as in E-AC-3"),
 }
 RESAMPLED = Tolerance(1e-5, 0, "soxr's float32 filter, and its ends' remainder 20 ms away: -100 dB")

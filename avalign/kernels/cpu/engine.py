@@ -38,19 +38,19 @@ class Unavailable(Exception):
 def why_unavailable() -> str | None:
     """None where the kernel can be used, else the reason in a line."""
     try:
-        _library()
+        library()
     except Unavailable as reason:
         return str(reason)
     return None
 
 
 def has_bfloat16_products() -> bool:
-    return why_unavailable() is None and bool(_library().avalign_has_bf16())
+    return why_unavailable() is None and bool(library().avalign_has_bf16())
 
 
 def product_rate(dtype: torch.dtype = torch.float32) -> float:
     """Operations a second of the kernel's inner loop at torch's number of threads; 0 of what it lacks."""
-    return float(_library().avalign_product_rate(int(dtype == torch.bfloat16), torch.get_num_threads()))
+    return float(library().avalign_product_rate(int(dtype == torch.bfloat16), torch.get_num_threads()))
 
 
 def from_features(
@@ -72,19 +72,19 @@ def from_features(
 
     Shapes: x (b, n, d), y (b, m, d), float32 or bfloat16, both alike; a (b, n), b, init_g (b, m) float32
     """
-    library = _library()
+    kernel = library()
     x, y, a, b = x.contiguous(), y.contiguous(), a.contiguous(), b.contiguous()
     init_g = None if init_g is None else init_g.contiguous()
     items, n, d = x.shape
     out = _answer(items, n, y.shape[1])
     upstream = None if upstream is None else upstream.contiguous()
     slopes = None if upstream is None else (torch.empty_like(x), torch.empty_like(y))
-    code = library.avalign_from_features(
-        *(_pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16), int(half),
-        *(_pointer(t) for t in (a, b, init_g)), epsilon, iterations, tolerance or 0.0, _pointer(upstream),
-        *(_pointer(t) for t in (*out, *(slopes or (None, None)))), torch.get_num_threads(),
+    code = kernel.avalign_from_features(
+        *(pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16), int(half),
+        *(pointer(t) for t in (a, b, init_g)), epsilon, iterations, tolerance or 0.0, pointer(upstream),
+        *(pointer(t) for t in (*out, *(slopes or (None, None)))), torch.get_num_threads(),
     )  # fmt: skip
-    _check(code)
+    check(code)
     return out, slopes
 
 
@@ -99,16 +99,16 @@ def from_cost(
     tolerance: float | None,
 ) -> Solution:
     """Sinkhorn on a cost. Shapes: cost (b, n, m), a (b, n), b, init_g (b, m), all float32."""
-    library = _library()
+    kernel = library()
     cost, a, b = cost.contiguous(), a.contiguous(), b.contiguous()
     init_g = None if init_g is None else init_g.contiguous()
     items, n, m = cost.shape
     out = _answer(items, n, m)
-    code = library.avalign_from_cost(
-        _pointer(cost), items, n, m, *(_pointer(t) for t in (a, b, init_g)), epsilon, iterations,
-        tolerance or 0.0, *(_pointer(t) for t in out), torch.get_num_threads(),
+    code = kernel.avalign_from_cost(
+        pointer(cost), items, n, m, *(pointer(t) for t in (a, b, init_g)), epsilon, iterations,
+        tolerance or 0.0, *(pointer(t) for t in out), torch.get_num_threads(),
     )  # fmt: skip
-    _check(code)
+    check(code)
     return out
 
 
@@ -119,11 +119,11 @@ def bracket_from_features(
     x, y, *sides = (t.contiguous() for t in (x, y, a, b, f, g))
     items, n, d = x.shape
     lower, upper = torch.empty(items), torch.empty(items)
-    code = _library().avalign_bracket_from_features(
-        *(_pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16),
-        *(_pointer(t) for t in sides), epsilon, _pointer(lower), _pointer(upper), torch.get_num_threads(),
+    code = library().avalign_bracket_from_features(
+        *(pointer(t) for t in (x, y)), items, n, y.shape[1], d, int(x.dtype == torch.bfloat16),
+        *(pointer(t) for t in sides), epsilon, pointer(lower), pointer(upper), torch.get_num_threads(),
     )  # fmt: skip
-    _check(code)
+    check(code)
     return lower, upper
 
 
@@ -134,11 +134,11 @@ def bracket_from_cost(
     cost, *sides = (t.contiguous() for t in (cost, a, b, f, g))
     items, n, m = cost.shape
     lower, upper = torch.empty(items), torch.empty(items)
-    code = _library().avalign_bracket_from_cost(
-        _pointer(cost), items, n, m, *(_pointer(t) for t in sides), epsilon, _pointer(lower), _pointer(upper),
+    code = library().avalign_bracket_from_cost(
+        pointer(cost), items, n, m, *(pointer(t) for t in sides), epsilon, pointer(lower), pointer(upper),
         torch.get_num_threads(),
     )  # fmt: skip
-    _check(code)
+    check(code)
     return lower, upper
 
 
@@ -152,11 +152,11 @@ def _answer(items: int, n: int, m: int) -> Solution:
     )
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _check(code: int) -> None:
+def check(code: int) -> None:
     if code == NO_MEMORY:
         raise MemoryError("the CPU kernel found no memory for the cost of one item a thread")
     if code == NO_INSTRUCTION:
@@ -174,7 +174,7 @@ def _outcome() -> ctypes.CDLL | Unavailable:
         return Unavailable(f"the built kernel cannot be loaded: {error}")
 
 
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     outcome = _outcome()
     if isinstance(outcome, Unavailable):
         raise outcome
@@ -182,18 +182,24 @@ def _library() -> ctypes.CDLL:
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    address, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    library.avalign_all_pairs.argtypes = [
+        address, ctypes.c_int64, *[whole] * 4, *[address] * 3, *[real] * 4, whole, real, *[address] * 5, whole,
+    ]  # fmt: skip
+    library.avalign_all_pairs_plan.argtypes = [
+        *[address] * 2, ctypes.c_int64, *[whole] * 4, *[address] * 5, real, *[address] * 2, whole,
+    ]  # fmt: skip
     library.avalign_from_features.argtypes = [
-        *[pointer] * 2, *[whole] * 6, *[pointer] * 3, real, whole, real, *[pointer] * 8, whole,
+        *[address] * 2, *[whole] * 6, *[address] * 3, real, whole, real, *[address] * 8, whole,
     ]  # fmt: skip
     library.avalign_from_cost.argtypes = [
-        pointer, *[whole] * 3, *[pointer] * 3, real, whole, real, *[pointer] * 5, whole,
+        address, *[whole] * 3, *[address] * 3, real, whole, real, *[address] * 5, whole,
     ]  # fmt: skip
     library.avalign_bracket_from_features.argtypes = [
-        *[pointer] * 2, *[whole] * 5, *[pointer] * 4, real, *[pointer] * 2, whole,
+        *[address] * 2, *[whole] * 5, *[address] * 4, real, *[address] * 2, whole,
     ]  # fmt: skip
     library.avalign_bracket_from_cost.argtypes = [
-        pointer, *[whole] * 3, *[pointer] * 4, real, *[pointer] * 2, whole,
+        address, *[whole] * 3, *[address] * 4, real, *[address] * 2, whole,
     ]  # fmt: skip
     library.avalign_product_rate.argtypes = [whole, whole]
     library.avalign_product_rate.restype = ctypes.c_double

@@ -10,10 +10,7 @@
 // Vectors are the compiler's own (16 floats), so that the same source serves AVX-512, AVX2 and NEON; only the
 // bfloat16 product is an instruction of its own.
 
-#include <omp.h>
-
-#include <atomic>
-
+#include "pairwise.hpp"
 #include "bracket.hpp"
 #include "gradients.hpp"
 
@@ -49,27 +46,6 @@ void take_cost(Item& item, const float* cost, int n, int m) {
   for (int i = 0; i < n; i++)
     for (int j = 0; j < m; j++)
       if (item.a[i] > 0 && item.b[j] > 0) item.cost[i * item.row + j] = cost[(size_t)i * m + j];
-}
-
-enum { NO_MEMORY = 1, NO_INSTRUCTION = 2 };
-
-// work(desk, k) for each of `count` items, a thread an item, with what make(space) lays out for a thread. A
-// thread that finds no memory leaves its share to the others.
-template <class Make, class Work>
-int each_item(int count, int threads, size_t bytes, Make make, Work work) {
-  std::atomic<int> next{0};
-#pragma omp parallel num_threads(std::max(1, std::min(threads, count)))
-  {
-    Space space;
-    if (space.start(bytes)) {
-      auto desk = make(space);
-      for (int k; (k = next.fetch_add(1)) < count;) work(desk, k);
-    }
-#ifdef __AVX512F__
-    _mm_sfence();  // gradients went past the cache
-#endif
-  }
-  return next < count ? NO_MEMORY : 0;
 }
 
 template <class T>

@@ -59,7 +59,7 @@ const float LOG2E = 1.44269504f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e
 inline v16 exp16(v16 x) {
   i16 counts = x > NEGLIGIBLE;
   x = smaller(larger(x, all(NEGLIGIBLE)), all(88.f));
-  v16 n = (x * LOG2E + 12582912.f) - 12582912.f;  // 1.5 * 2^23: iterations to whole numbers
+  v16 n = (x * LOG2E + 12582912.f) - 12582912.f;  // 1.5 * 2^23: rounds to whole numbers
   v16 r = (x - n * LN2_HIGH) - n * LN2_LOW;
   v16 y = all(1.f / 5040);
   y = y * r + 1.f / 720;
