@@ -85,10 +85,10 @@ def all_pairs(
     goes where its soft minimum is, -epsilon log sum_i source_i exp(-C_ij / epsilon), soft attention without
     iterations; in between lie semi-relaxed (one side held) and unbalanced transport.
 
-    One product of all features with all, solves of the r x c blocks in it, and two products for the gradient:
-    no more than BLOCK bytes of similarities are held at a time beside what is saved for the backward pass, and
-    that is SAVED bytes at most. Pairs whose upstream gradients are together below 6e-8 of all cost no backward
-    product.
+    One product of all features with all, solves of the r x c blocks in it, and two products for the gradient.
+    No more than BLOCK bytes of similarities are held at a time, beside those that are saved for the backward
+    pass, SAVED bytes at most. Pairs whose upstream gradients are, all together, below 6e-8 of all cost no
+    backward product.
 
     epsilon:   in units of the cost
     tolerance: a pair is done when its columns' mass changes by no more than this share (L1) in an iteration,

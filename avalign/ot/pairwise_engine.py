@@ -1,4 +1,4 @@
-"""What solves a block of all pairs, from their similarities: the fused CPU engine, or torch in the log domain."""
+"""What solves a block of all pairs from their similarities: the fused CPU engine, or torch on logarithms."""
 
 from __future__ import annotations
 
@@ -30,16 +30,13 @@ class Settings:
 
     @property
     def shift(self) -> float:
-        """What log(mass of the rows / mass of the columns) is to be multiplied by for the number that, added to
-        f and taken from g, makes the value largest at a plan that stays the same; 0 where no number may be.
+        """What log(mass of the rows / mass of the columns) is multiplied by for the number that, added to f and
+        taken from g, makes the value largest: the plan stays the same. 0 where both sides are held, or one free.
 
-        Plain iterations are slowest at it: by 1 - 1 / rho an iteration.
+        It is what plain iterations are slowest at.
         """
-        if (
-            0 in (self.rho_source, self.rho_target)
-            or math.isinf(self.rho_source)
-            and math.isinf(self.rho_target)
-        ):
+        prices = (self.rho_source, self.rho_target)
+        if 0 in prices or prices == (math.inf, math.inf):
             return 0.0
         return 1 / (1 / self.rho_source + 1 / self.rho_target)
 
@@ -171,7 +168,7 @@ def plan(
 def to_marginals(
     inputs: Inputs, f: Tensor, g: Tensor, rows: Tensor, columns: Tensor, upstream: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor]:
-    """The value's gradient to both marginals, (r, n) and (c, m): what stands beside them at the plan found."""
+    """The value's gradient to both marginals, (r, n) and (c, m): what stands beside them in it."""
     a, b = inputs.source[:, None], inputs.target[None]
 
     def slope(own: Tensor, other: Tensor, potential: Tensor, sums: Tensor, rho: float) -> Tensor:

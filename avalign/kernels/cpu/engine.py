@@ -184,7 +184,8 @@ def library() -> ctypes.CDLL:
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     address, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     library.avalign_all_pairs.argtypes = [
-        address, ctypes.c_int64, *[whole] * 4, *[address] * 3, *[real] * 4, whole, real, *[address] * 5, whole,
+        address, ctypes.c_int64, *[whole] * 4, *[address] * 3, *[real] * 4, whole, real, *[address] * 5,
+        whole,
     ]  # fmt: skip
     library.avalign_all_pairs_plan.argtypes = [
         *[address] * 2, ctypes.c_int64, *[whole] * 4, *[address] * 5, real, *[address] * 2, whole,

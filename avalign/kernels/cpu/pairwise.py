@@ -40,7 +40,8 @@ def solve(
         torch.empty(r, c, dtype=torch.int64),
     )  # fmt: skip
     code = library().avalign_all_pairs(
-        pointer(similarity), similarity.shape[1], r, c, n, m, pointer(source), pointer(target), pointer(start),
+        pointer(similarity), similarity.shape[1], r, c, n, m,
+        *(pointer(each) for each in (source, target, start)),
         settings.epsilon, settings.rho_source, settings.rho_target, settings.shift, settings.iterations,
         -1.0 if settings.tolerance is None else settings.tolerance, *(pointer(each) for each in out),
         torch.get_num_threads(),
