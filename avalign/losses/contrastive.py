@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from avalign.losses.pairs import Compared, Pairs, Similarity
+from avalign.config.recipe import Positive
+from avalign.losses.pairs import Compared, Pairs, refuse_clash
+from avalign.losses.similarity import Price, SimilarityName
 from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
 LEAST = 0.01  # temperature: CLIP's bound on what is learnt
@@ -23,7 +26,14 @@ class Contrastive(PerSampleLoss):
 
     similarity:        s, a cosine: of the "mean" of real tokens, or of the "max" of each feature over them;
                        "max_mean", each audio token takes its most similar patch, mean over audio tokens;
-                       "max_mean_both", the mean of that and of each patch with its most similar token
+                       "max_mean_both", the mean of that and of each patch with its most similar token;
+                       "soft_attention", each audio token attends to the patches by softmax(cos / epsilon);
+                       "transport", 1 - the value of optimal transport from patches to audio tokens
+    epsilon:           soft_attention: temperature of its softmax; transport: smoothing, in units of the cost
+    rho_image:         transport: price, in units of the cost, of a unit of KL from the patches' marginal: 0,
+                       it is free, as in attention; inf, it holds, as in the paper; 0.02 by default, as
+                       most patches make no sound
+    rho_audio:         transport: the same of the audio tokens' marginal; by default inf
     temperature:       T, or where T begins
     learn_temperature: T is a weight (its logarithm is), kept at 0.01 or above
     pairs:             "all", every sample with an image and a sound; "grounded", only those with a box:
@@ -35,7 +45,8 @@ class Contrastive(PerSampleLoss):
               one forward pass. So train.gradient_accumulation: k leaves each sample a k-th of the negatives,
               and does not give what one big batch gives; more processes do
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not padding;
-              has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown
+              has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown;
+              image_weights (b, n), audio_weights (b, m), not negative, in place of uniform ones
     Returns:  (), or (b,) with reduction="none", in nats. `terms`: a LossValue; parts accuracy, the share of
               images and sounds that find their own (nan where nothing is compared), and temperature
     Empty:    a sample that is no pair, or has no negative, adds 0; a whole batch of 1 is an error
@@ -51,22 +62,33 @@ class Contrastive(PerSampleLoss):
     def __init__(
         self,
         *,
-        similarity: Similarity = "mean",
+        similarity: SimilarityName = "mean",
         temperature: Temperature = 0.07,
         learn_temperature: bool = True,
         pairs: Literal["all", "grounded"] = "all",
         false_negatives: Literal["keep", "drop"] = "keep",
+        epsilon: Positive | None = None,
+        rho_image: Price | None = None,
+        rho_audio: Price | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         if not LEAST <= temperature < math.inf:
             raise ValueError(f"contrastive: temperature must be {LEAST} or above, not {temperature}")
-        self.compared = Compared("contrastive", similarity, pairs, false_negatives)
+        self.compared = Compared(
+            "contrastive", similarity, pairs, false_negatives, epsilon, rho_image, rho_audio
+        )
         log_temperature = torch.tensor(math.log(temperature))
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:
             self.register_buffer("log_temperature", log_temperature, persistent=False)
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """ValueError for options that do not go together, before anything is built."""
+        names = ("similarity", "epsilon", "rho_image", "rho_audio")
+        refuse_clash("contrastive", *(options[name] for name in names))
 
     def terms(
         self,
@@ -78,10 +100,21 @@ class Contrastive(PerSampleLoss):
         has_audio: Tensor | None = None,
         has_box: Tensor | None = None,
         classes: Tensor | None = None,
+        image_weights: Tensor | None = None,
+        audio_weights: Tensor | None = None,
     ) -> LossValue:
         with torch.autocast(image.device.type, enabled=False):
             found = self.compared(
-                image, audio, image_mask, audio_mask, has_image, has_audio, has_box, classes
+                image,
+                audio,
+                image_mask,
+                audio_mask,
+                has_image,
+                has_audio,
+                has_box,
+                classes,
+                image_weights,
+                audio_weights,
             )
             if found.own.shape[1] == 1:
                 raise ValueError("a batch of 1 sample has no negatives: raise train.batch_size")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avalign.config.recipe import Positive
 from avalign.losses.contrastive import LEAST, Temperature
-from avalign.losses.pairs import Compared, Similarity
+from avalign.losses.pairs import Compared, refuse_clash
+from avalign.losses.similarity import Price, SimilarityName
 from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -22,7 +25,7 @@ class SigLip(PerSampleLoss):
 
         mean_i sum_j -log sigmoid(z_ij (s(image_i, audio_j) / T + bias)),   z_ii = 1, z_ij = -1 elsewhere
 
-    similarity:      s, as for the loss contrastive: "mean", "max", "max_mean" or "max_mean_both"
+    similarity:      s, as for the loss contrastive, with the same epsilon, rho_image and rho_audio
     temperature:     where T begins, which is learnt (its logarithm is) and kept at 0.01 or above
     bias:            where the bias begins, which is learnt; far below 0, as nearly all pairs are wrong ones
     pairs:           "all", every sample with an image and a sound; "grounded", only those with a box
@@ -30,7 +33,8 @@ class SigLip(PerSampleLoss):
 
     Negatives: as for contrastive: of all processes, but of one forward pass. The sum grows with them
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not padding;
-              has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown
+              has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown;
+              image_weights (b, n), audio_weights (b, m), not negative, in place of uniform ones
     Returns:  (), or (b,) with reduction="none", in nats: a sample's own is half of what its image and half of
               what its sound meets. `terms`: a LossValue; parts temperature and bias
     Empty:    a sample that is no pair adds 0, and meets nobody
@@ -43,20 +47,29 @@ class SigLip(PerSampleLoss):
     def __init__(
         self,
         *,
-        similarity: Similarity = "mean",
+        similarity: SimilarityName = "mean",
         temperature: Temperature = 0.1,
         bias: Finite = -10.0,
         pairs: Literal["all", "grounded"] = "all",
         false_negatives: Literal["keep", "drop"] = "keep",
+        epsilon: Positive | None = None,
+        rho_image: Price | None = None,
+        rho_audio: Price | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         if not LEAST <= temperature < math.inf or not math.isfinite(bias):
             got = f"{temperature} and {bias}"
             raise ValueError(f"siglip: temperature must be {LEAST} or above and bias a number, not {got}")
-        self.compared = Compared("siglip", similarity, pairs, false_negatives)
+        self.compared = Compared("siglip", similarity, pairs, false_negatives, epsilon, rho_image, rho_audio)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias))
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """ValueError for options that do not go together, before anything is built."""
+        names = ("similarity", "epsilon", "rho_image", "rho_audio")
+        refuse_clash("siglip", *(options[name] for name in names))
 
     def terms(
         self,
@@ -68,10 +81,21 @@ class SigLip(PerSampleLoss):
         has_audio: Tensor | None = None,
         has_box: Tensor | None = None,
         classes: Tensor | None = None,
+        image_weights: Tensor | None = None,
+        audio_weights: Tensor | None = None,
     ) -> LossValue:
         with torch.autocast(image.device.type, enabled=False):
             found = self.compared(
-                image, audio, image_mask, audio_mask, has_image, has_audio, has_box, classes
+                image,
+                audio,
+                image_mask,
+                audio_mask,
+                has_image,
+                has_audio,
+                has_box,
+                classes,
+                image_weights,
+                audio_weights,
             )
             with torch.no_grad():  # not where it is used: at the bound a clamp would pass no gradient back
                 self.log_temperature.clamp_(min=math.log(LEAST))

@@ -30,8 +30,8 @@ class Settings:
 
     @property
     def shift(self) -> float:
-        """What log(mass of the rows / mass of the columns) is multiplied by for the number that, added to f and
-        taken from g, makes the value largest: the plan stays the same. 0 where both sides are held, or one free.
+        """log(mass of the rows / mass of the columns) times this, added to f and taken from g, makes the
+        value largest and leaves the plan as it is; 0 where both sides are held, or one is free.
 
         It is what plain iterations are slowest at.
         """

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avalign.losses import Contrastive, SigLip
-from avalign.losses import pairs as pairs_module
-from avalign.losses.pairs import SIMILARITIES, compare
+from avalign.losses import similarity as similarity_module
+from avalign.losses.pairs import compare
+from avalign.losses.similarity import SIMILARITIES, Similarity
+from avalign.ot import all_pairs
 from tests.helpers.strategies import generator, quick, seeds
 from tests.helpers.tolerances import assert_close
 
@@ -43,6 +45,8 @@ class TestSimilarity:
             ("max", (2.0 * 3.0 + 1.0 * 3.0) / (math.hypot(2, 1) * math.hypot(3, 3))),
             ("max_mean", (1 + math.sqrt(0.5)) / 2),  # the tokens' best patches: (1, 0), then either
             ("max_mean_both", ((1 + math.sqrt(0.5)) / 2 + (1 + math.sqrt(0.5)) / 2) / 2),
+            # at epsilon 0.1, by softmax over cosines (1, 0), then (r, r), r = sqrt(0.5)
+            ("soft_attention", (1 / (1 + math.exp(-10)) + math.sqrt(0.5)) / 2),
         ],
     )
     def test_by_hand(self, similarity: str, expected: float) -> None:
@@ -69,8 +73,36 @@ class TestSimilarity:
     def test_in_blocks_it_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         image, audio = tokens(5)
         whole = compare(image, audio, similarity="max_mean_both").forth
-        monkeypatch.setattr(pairs_module, "BLOCK", 2 * 5 * 5 * 3)
+        monkeypatch.setattr(similarity_module, "BLOCK", 2 * 5 * 5 * 3)
         assert_close(compare(image, audio, similarity="max_mean_both").forth, whole)
+
+    def test_weights_of_tokens_stand_for_uniform_ones(self) -> None:
+        """The second sound token, at r to either patch, weighs 3 of 4."""
+        weights = torch.tensor([[1.0, 3.0]])
+        for name in ("max_mean", "soft_attention"):
+            found = compare(self.image, self.audio, self.mask, audio_weights=weights, similarity=name)
+            first = 1.0 if name == "max_mean" else 1 / (1 + math.exp(-10))
+            assert_close(found.forth, [[(first + 3 * math.sqrt(0.5)) / 4]], torch.float32)
+
+    @pytest.mark.parametrize("prices", [(0.02, math.inf), (0.05, 0.1), (math.inf, math.inf)])
+    def test_transport_is_that_of_all_pairs_with_masks_and_marginals(
+        self, prices: tuple[float, float]
+    ) -> None:
+        image, audio = tokens()
+        mask = torch.rand(4, 5, generator=generator(1)) < 0.6
+        mask[:, 0] = True
+        weights = torch.rand(4, 3, generator=generator(2), dtype=torch.float64)
+        marginal = weights / weights.sum(1, keepdim=True)
+        similarity = Similarity("transport", 0.2, *prices, tolerance=1e-10)
+        found = compare(image, audio, mask, audio_weights=weights, similarity=similarity)
+        for k in range(4):  # every image with the audio k behind it
+            alone = all_pairs(
+                image, audio.roll(-k, 0), None, marginal.roll(-k, 0), mask, epsilon=0.2,
+                rho_source=prices[0], rho_target=prices[1], tolerance=1e-10,
+            )  # fmt: skip
+            for i in range(4):
+                assert_close(found.forth[i, (i + k) % 4], 1 - alone.value[i, i])
+        assert_close(found.back, found.forth.T)
 
     @pytest.mark.parametrize("similarity", SIMILARITIES)
     def test_gradient_is_right(self, similarity: str) -> None:
@@ -255,8 +287,19 @@ class TestBoth:
             ({"temperature": float("nan")}, "temperature must be"),
             (
                 {"similarity": "median"},
-                "similarity must be one of mean, max, max_mean, max_mean_both, not 'med",
+                "one of mean, max, max_mean, max_mean_both, soft_attention, transport, not 'median'",
             ),
+            (
+                {"epsilon": 0.1},
+                "similarity 'mean' takes no 'epsilon', which is for 'soft_attention' or 'trans",
+            ),
+            (
+                {"similarity": "max_mean", "rho_audio": 0.1},
+                "'max_mean' takes no 'rho_audio', which is for 'tr",
+            ),
+            ({"similarity": "transport", "epsilon": 0.0}, "epsilon must be above 0, not 0"),
+            ({"similarity": "transport", "rho_image": -1.0}, "rho_image must be 0 or above, not -1"),
+            ({"similarity": "transport", "rho_audio": math.nan}, "rho_audio must be 0 or above, not nan"),
             ({"pairs": "some"}, "pairs must be one of all, grounded, not 'some'"),
             ({"false_negatives": "no"}, "false_negatives must be one of keep, drop"),
         ],
