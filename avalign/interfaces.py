@@ -206,7 +206,7 @@ class Loss(Component, Protocol):
     (b, m, d), image_mask (b, n), logits (b, t, v) and so on. One that has no default must be there.
     """
 
-    couples_samples: ClassVar[bool] = False  # whether what a sample adds depends on the others of its batch
+    couples_samples: bool = False  # whether what a sample adds depends on the others of its batch
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Tensor: ...

@@ -1,10 +1,13 @@
-"""What holds in every test: workers of `pytest -n 2` have one thread, Ctrl-C is heard, nobody starts Java."""
+"""What holds in every test: workers of `pytest -n 2` have one thread, nothing is timed, Ctrl-C is heard, nobody starts Java."""
 
 import os
 import signal
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of what is tested
+settings.load_profile("untimed")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs begin so, and so would ours

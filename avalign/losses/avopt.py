@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from avalign.config.recipe import Positive, Share
 from avalign.losses.backends import refuse_clash, solver
+from avalign.losses.contrastive import Contrastive, Temperature
+from avalign.losses.similarity import Price
 from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 from avalign.ot import Plan, cosine_cost, cosine_sinkhorn, squared_euclidean_cost
 from avalign.ot.engine import Engine
@@ -55,6 +59,15 @@ class AVOpT(PerSampleLoss):
     products:  sinkhorn under cosine cost: "bfloat16" factors in the fused engines' products, or "float32";
                None, as the features
 
+    With negatives="batch", every image of the batch meets every audio clip, those of other processes too, and
+    the loss is InfoNCE over 1 - transport value, as that of the loss `contrastive` by the similarity
+    "transport": without negatives the cost is least where all tokens are equal. Backend "sinkhorn" and
+    cosine cost only; epsilon (0.1 is a good one), iterations and tolerance as above, and:
+
+    rho_image, rho_audio: each side's price of a unit of KL from its marginal: inf (None), it holds, as in the
+               paper; 0, it is free. Most patches make no sound: contrastive's own default is 0.02 and inf
+    temperature: of InfoNCE, where it begins (None: 0.07); it is learnt
+
     Shapes:   image (b, n, d), audio (b, m, d); image_mask (b, n), audio_mask (b, m), True where not
               padding; has_image, has_audio (b,) bool; image_weights (b, n), audio_weights (b, m), the
               marginals u and v, each summing to 1 over real tokens (uniform when not given; of any mass
@@ -86,6 +99,10 @@ class AVOpT(PerSampleLoss):
         diameter: Positive | None = None,
         engine: Engine | None = None,
         products: Literal["auto", "float32", "bfloat16"] | None = None,
+        negatives: Literal["none", "batch"] = "none",
+        rho_image: Price | None = None,
+        rho_audio: Price | None = None,
+        temperature: Temperature | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
@@ -96,6 +113,24 @@ class AVOpT(PerSampleLoss):
         self.tolerance, self.value = tolerance, value
         self.engine, self.products = engine, products
         check_settings(epsilon, self.iterations, tolerance, value)
+        options: dict[str, Any] = {"rho_image": rho_image, "rho_audio": rho_audio, "temperature": temperature}
+        options |= {"backend": backend, "cost": cost, "value": value, "engine": engine, "products": products}
+        _refuse_negatives(negatives, options)
+        self.contrastive = None
+        if negatives == "batch":
+            self.couples_samples = True
+            self.contrastive = Contrastive(
+                similarity="transport",
+                temperature=0.07 if temperature is None else temperature,
+                epsilon=epsilon,
+                rho_image=math.inf if rho_image is None else rho_image,
+                rho_audio=rho_audio,
+            )
+            compared = self.contrastive.compared
+            similarity = replace(
+                compared.similarity, tolerance=tolerance, iterations=self.iterations, engine=engine or "auto"
+            )
+            self.contrastive.compared = replace(compared, similarity=similarity)
         self.cost = cost if callable(cost) else COSTS[cost]
         self.solver = solver(
             backend,
@@ -120,7 +155,9 @@ class AVOpT(PerSampleLoss):
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
         """ValueError for options that do not go together, before anything is built."""
-        refuse_clash(options["backend"], {k: v for k, v in options.items() if k not in ("backend", "cost")})
+        _refuse_negatives(options["negatives"], options)
+        own = ("backend", "cost", "negatives", "rho_image", "rho_audio", "temperature")
+        refuse_clash(options["backend"], {k: v for k, v in options.items() if k not in own})
 
     def solve(
         self,
@@ -162,6 +199,17 @@ class AVOpT(PerSampleLoss):
         image_weights: Tensor | None = None,
         audio_weights: Tensor | None = None,
     ) -> LossValue:
+        if self.contrastive is not None:
+            return self.contrastive.terms(
+                image,
+                audio,
+                image_mask,
+                audio_mask,
+                has_image,
+                has_audio,
+                image_weights=image_weights,
+                audio_weights=audio_weights,
+            )
         applies = torch.ones(len(image), dtype=torch.bool, device=image.device)
         for present in (has_image, has_audio):
             applies = applies if present is None else applies & present
@@ -179,3 +227,20 @@ class AVOpT(PerSampleLoss):
         plan = self.solve(image, audio, image_mask, audio_mask, image_weights, audio_weights)
         unconverged = (~plan.converged & applies).sum() / applies.sum().clamp(min=1)
         return LossValue.of(plan.value, applies, {"unconverged": unconverged})
+
+
+def _refuse_negatives(negatives: str, options: Mapping[str, Any]) -> None:
+    """ValueError where an option is for negatives of a batch and there are none, or cannot go with them."""
+    if negatives not in ("none", "batch"):
+        raise ValueError(f"AVOpT: negatives must be 'none' or 'batch', not {negatives!r}")
+    if negatives == "none":
+        for name in ("rho_image", "rho_audio", "temperature"):
+            if options[name] is not None:
+                raise ValueError(f"AVOpT: {name!r} is for negatives 'batch'")
+    elif (options["backend"], options["cost"], options["value"]) != ("sinkhorn", "cosine", "dual"):
+        raise ValueError(
+            "AVOpT: negatives 'batch' are for backend 'sinkhorn', cost 'cosine' and value 'dual' (with "
+            "rho_image and rho_audio where marginals may be missed)"
+        )
+    elif options["engine"] not in (None, "auto", "c++", "torch") or options["products"] not in (None, "auto"):
+        raise ValueError("AVOpT: negatives 'batch' run on engine 'c++' or 'torch', with products in float32")

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avalign.config.recipe import Positive
-from avalign.losses.pairs import Compared, Pairs, refuse_clash
+from avalign.losses.pairs import Compared, Pairs, named_similarity
 from avalign.losses.similarity import Price, SimilarityName
 from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
@@ -76,7 +76,10 @@ class Contrastive(PerSampleLoss):
         if not LEAST <= temperature < math.inf:
             raise ValueError(f"contrastive: temperature must be {LEAST} or above, not {temperature}")
         self.compared = Compared(
-            "contrastive", similarity, pairs, false_negatives, epsilon, rho_image, rho_audio
+            "contrastive",
+            named_similarity("contrastive", similarity, epsilon, rho_image, rho_audio),
+            pairs,
+            false_negatives,
         )
         log_temperature = torch.tensor(math.log(temperature))
         if learn_temperature:
@@ -88,7 +91,7 @@ class Contrastive(PerSampleLoss):
     def check_options(options: Mapping[str, Any]) -> None:
         """ValueError for options that do not go together, before anything is built."""
         names = ("similarity", "epsilon", "rho_image", "rho_audio")
-        refuse_clash("contrastive", *(options[name] for name in names))
+        named_similarity("contrastive", *(options[name] for name in names))
 
     def terms(
         self,

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from avalign.losses.gather import gather, place, processes
 from avalign.losses.similarity import (
-    EPSILON,
-    RHO_AUDIO,
-    RHO_IMAGE,
     SIMILARITIES,
     Similarity,
     SimilarityName,
@@ -43,23 +40,15 @@ class Compared:
     """Which samples of a batch a contrastive loss compares, and how: its options of the same names."""
 
     loss: str
-    similarity: SimilarityName
+    similarity: Similarity
     pairs: Literal["all", "grounded"]
     false_negatives: Literal["keep", "drop"]
-    epsilon: float | None
-    rho_image: float | None
-    rho_audio: float | None
 
     def __post_init__(self) -> None:
-        for option, known in (
-            ("similarity", SIMILARITIES),
-            ("pairs", ("all", "grounded")),
-            ("false_negatives", ("keep", "drop")),
-        ):
+        for option, known in (("pairs", ("all", "grounded")), ("false_negatives", ("keep", "drop"))):
             said = getattr(self, option)
             if said not in known:
                 raise ValueError(f"{self.loss}: {option} must be one of {', '.join(known)}, not {said!r}")
-        refuse_clash(self.loss, self.similarity, self.epsilon, self.rho_image, self.rho_audio)
 
     def __call__(
         self,
@@ -77,12 +66,6 @@ class Compared:
         is_pair = torch.ones(len(image), dtype=torch.bool, device=image.device)
         for known in (has_image, has_audio, has_box if self.pairs == "grounded" else None):
             is_pair = is_pair if known is None else is_pair & known
-        similarity = Similarity(
-            self.similarity,
-            EPSILON if self.epsilon is None else self.epsilon,
-            RHO_IMAGE if self.rho_image is None else self.rho_image,
-            RHO_AUDIO if self.rho_audio is None else self.rho_audio,
-        )
         return compare(
             image,
             audio,
@@ -92,26 +75,29 @@ class Compared:
             classes if self.false_negatives == "drop" else None,
             image_weights,
             audio_weights,
-            similarity=similarity,
+            similarity=self.similarity,
         )
 
 
-def refuse_clash(
-    loss: str, similarity: str, epsilon: float | None, rho_image: float | None, rho_audio: float | None
-) -> None:
-    """ValueError where an option, None when not given, is for other similarities, or is no such number."""
-    for name, number, takers, least in (
-        ("epsilon", epsilon, ("soft_attention", "transport"), "above 0"),
-        ("rho_image", rho_image, ("transport",), "0 or above"),
-        ("rho_audio", rho_audio, ("transport",), "0 or above"),
-    ):
-        if number is None:
-            continue
-        if similarity not in takers:
+def named_similarity(
+    loss: str, name: str, epsilon: float | None, rho_image: float | None, rho_audio: float | None
+) -> Similarity:
+    """Of a loss's options, None where one is not given. ValueError where one is for other similarities, or is
+    no such number."""
+    if name not in SIMILARITIES:
+        raise ValueError(f"{loss}: similarity must be one of {', '.join(SIMILARITIES)}, not {name!r}")
+    options = {"epsilon": epsilon, "rho_image": rho_image, "rho_audio": rho_audio}
+    given = {option: number for option, number in options.items() if number is not None}
+    for option, number in given.items():
+        takers = ("soft_attention", "transport") if option == "epsilon" else ("transport",)
+        if name not in takers:
             those = " or ".join(map(repr, takers))
-            raise ValueError(f"{loss}: similarity {similarity!r} takes no {name!r}, which is for {those}")
-        if not (0 < number < math.inf if name == "epsilon" else number >= 0):
-            raise ValueError(f"{loss}: {name} must be {least}, not {number}")
+            raise ValueError(f"{loss}: similarity {name!r} takes no {option!r}, which is for {those}")
+        if option == "epsilon" and not 0 < number < math.inf:
+            raise ValueError(f"{loss}: epsilon must be above 0, not {number}")
+        if option != "epsilon" and not number >= 0:
+            raise ValueError(f"{loss}: {option} must be 0 or above, not {number}")
+    return Similarity(name, **given)  # type: ignore[arg-type]
 
 
 def compare(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from avalign.config.recipe import Positive
 from avalign.losses.contrastive import LEAST, Temperature
-from avalign.losses.pairs import Compared, refuse_clash
+from avalign.losses.pairs import Compared, named_similarity
 from avalign.losses.similarity import Price, SimilarityName
 from avalign.losses.value import LossValue, PerSampleLoss, Reduction
 
@@ -61,7 +61,12 @@ class SigLip(PerSampleLoss):
         if not LEAST <= temperature < math.inf or not math.isfinite(bias):
             got = f"{temperature} and {bias}"
             raise ValueError(f"siglip: temperature must be {LEAST} or above and bias a number, not {got}")
-        self.compared = Compared("siglip", similarity, pairs, false_negatives, epsilon, rho_image, rho_audio)
+        self.compared = Compared(
+            "siglip",
+            named_similarity("siglip", similarity, epsilon, rho_image, rho_audio),
+            pairs,
+            false_negatives,
+        )
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(bias))
 
@@ -69,7 +74,7 @@ class SigLip(PerSampleLoss):
     def check_options(options: Mapping[str, Any]) -> None:
         """ValueError for options that do not go together, before anything is built."""
         names = ("similarity", "epsilon", "rho_image", "rho_audio")
-        refuse_clash("siglip", *(options[name] for name in names))
+        named_similarity("siglip", *(options[name] for name in names))
 
     def terms(
         self,

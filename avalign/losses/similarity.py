@@ -47,7 +47,8 @@ class Similarity:
                     over audio tokens
     transport:      1 - the transport value of avalign.ot.all_pairs, smoothed by epsilon, from patches, whose
                     marginal may be missed at the price rho_image, to audio tokens, at the price rho_audio
-                    (inf, the marginal holds; 0, it is free), each pair to `tolerance`
+                    (inf, the marginal holds; 0, it is free), each pair to
+                    `tolerance` in at most so many `iterations`, by an `engine`
 
     Weights of tokens stand for uniform ones: in transport as marginals, else where tokens' own similarities
     are averaged.
@@ -61,6 +62,8 @@ class Similarity:
     rho_image: float = RHO_IMAGE
     rho_audio: float = RHO_AUDIO
     tolerance: float = 1e-3
+    iterations: int = 1000
+    engine: str = "auto"
 
     def __call__(self, image: TokenSets, audio: TokenSets) -> Tensor:
         if self.name in ("mean", "max"):
@@ -77,6 +80,8 @@ class Similarity:
                 rho_source=self.rho_image,
                 rho_target=self.rho_audio,
                 tolerance=self.tolerance,
+                iterations=self.iterations,
+                engine=self.engine,
             )
             return 1 - plans.value
         image, audio = (replace(x, tokens=F.normalize(x.tokens, dim=2, eps=1e-6)) for x in (image, audio))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ def all_pairs(
     iterations: int = 1000,
     tolerance: float | None = 1e-3,
     init: AllPairs | None = None,
-    engine: Literal["auto", "c++", "torch"] = "auto",
+    engine: str = "auto",
 ) -> AllPairs:
     """The transport value of every set of x with every set of y:
 

@@ -19,7 +19,7 @@ from avalign.data.manifest.record import FIELDS
 from avalign.errors import AvalignError
 from tests.fuzz import manifest_reader, recipe_reader
 
-often = settings(deadline=None, max_examples=120)
+often = settings(max_examples=120)
 # fmt: off
 WORDS = [
     "", "~", "null", "true", "no", "0x10", "1_000", "1e400", "-.inf", ".nan", "2024-01-02", "12:30:45",

@@ -145,7 +145,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
 
 
 @pytest.mark.usefixtures("components")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recipe=recipes())
 def test_a_written_recipe_reads_back_as_the_same_recipe(recipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "deep" / "recipe.yaml"

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 seeds = st.integers(0, 2**31 - 1)
 
