@@ -1,4 +1,4 @@
-"""What holds in every test: workers of `pytest -n 2` have one thread, nothing is timed, Ctrl-C is heard, nobody starts Java."""
+"""What holds in every test: workers of `pytest -n 2` have one thread, no test is timed, Ctrl-C is heard."""
 
 import os
 import signal
