@@ -126,7 +126,7 @@ class Chat(Protocol):
     """How a language model is asked and answers, as ids (avalign.llm.chat.Chat)."""
 
     def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
-        """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
+        """Ids of a prompt, its placeholders widened to as many ids as tokens will fill them."""
         ...
 
     def response_ids(self, response: str) -> list[int]:
@@ -137,7 +137,7 @@ class Chat(Protocol):
 class LanguageModel(Part, Protocol):
     """A causal language model with its tokenizer (avalign.llm.LanguageModel wraps any of transformers').
 
-    Positional argument: texts, what a tokenizer is built from, or the folder of a saved one.
+    Positional argument: corpus, the texts that a tokenizer is built from, or the folder of a saved one.
     """
 
     lm: Any  # transformers' model, or peft's around it
@@ -190,7 +190,7 @@ class LanguageModel(Part, Protocol):
 
     @abstractmethod
     def forward(self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens) -> Tensor:
-        """Ids (b, t) with places to fill, tokens (b, n, width), (b, m, width) -> logits (b, t, v)"""
+        """Ids (b, t) with placeholders to fill, tokens (b, n, width), (b, m, width) -> logits (b, t, v)"""
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens) -> Tensor:
         return self.forward(input_ids, attention_mask, image, audio)
@@ -273,14 +273,14 @@ class Source(Samples, Component, Protocol):
         """Find the data under `root`, or make them"""
 
     @abstractmethod
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers that a tokenizer is built from: every word is in them"""
 
 
 class Dataset(Component, Protocol):
     """A public data set on disk. Its docstring says which files it reads, where they lie, and the source."""
 
-    gives: ClassVar[str]  # "records", or "pictures" or "recordings" to be paired
+    gives: ClassVar[str]  # "records", or "images" or "recordings" to be paired
 
     @abstractmethod
     def read(self, folder: Path) -> Iterator[Reading[Any]]:
@@ -319,7 +319,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Mapped(Task, Protocol):
-    """A task whose answers may come with a heat map over the picture."""
+    """A task whose answers may come with a heat map over the image."""
 
     @abstractmethod
     def map_values(self, sample: Sample, heat: np.ndarray | None) -> dict[str, float]:
@@ -345,7 +345,7 @@ class Explainer(Protocol):
 
 @runtime_checkable
 class Mapper(Protocol):
-    """An answerer that gives a heat map over the picture with each answer, (rows, columns), or None."""
+    """An answerer that gives a heat map over the image with each answer, (rows, columns), or None."""
 
     def answer_with_maps(self, samples: Sequence[Sample]) -> list[tuple[str, np.ndarray | None]]: ...
 

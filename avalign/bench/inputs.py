@@ -59,7 +59,7 @@ class Features:
         return Features(self.image.to(device, dtype), self.audio.to(device, dtype))
 
 
-def draw(kind: Kind, shape: Shape, seed: int) -> Features:
+def generate(kind: Kind, shape: Shape, seed: int) -> Features:
     """Features drawn in float32 on the CPU, the same on every machine."""
     random = torch.Generator().manual_seed(seed)
     b, n, m, d = shape.sizes

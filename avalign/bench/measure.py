@@ -75,10 +75,10 @@ def interleaved(
     runs must be warm. A run that has spent `budget` seconds and was made LEAST times is made no more, nor
     is one that gave None. Those that never gave a time are not in the result.
     """
-    order, draw = list(runs), random.Random(seed)
+    order, rng = list(runs), random.Random(seed)
     made: dict[Key, list[Sample]] = {name: [] for name in runs}
     for _ in range(repeats):
-        draw.shuffle(order)
+        rng.shuffle(order)
         for name in list(order):
             if len(made[name]) >= LEAST and sum(wall for wall, _ in made[name]) > budget:
                 continue

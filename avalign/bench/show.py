@@ -32,16 +32,16 @@ def header(report: dict[str, Any]) -> tuple[str, ...]:
 
 def heading(report: dict[str, Any]) -> list[str]:
     """What was measured on what, and what spoils it."""
-    machine, given, rates = report["machine"], report["settings"], report["rates"]
+    machine, setup, rates = report["machine"], report["settings"], report["rates"]
     ends = (
-        f"{given['iterations']} iterations"
-        if given["tolerance"] is None
-        else f"marginal error {given['tolerance']:g} (L1 of mass 1, worst item)"
+        f"{setup['iterations']} iterations"
+        if setup["tolerance"] is None
+        else f"marginal error {setup['tolerance']:g} (L1 of mass 1, worst item)"
     )
     lines = [
         f"{machine.get('gpu', machine['processor'])}, {machine['threads']} of {machine['cores']} threads, "
         f"torch {report['versions']['torch']}, avalign {report['versions']['commit'][:12]}",
-        f"epsilon {given['epsilon']:g}, {ends}, {given['dtype']}, {given['repeats']} repeats, interleaved",
+        f"epsilon {setup['epsilon']:g}, {ends}, {setup['dtype']}, {setup['repeats']} repeats, interleaved",
     ]
     for name, rate in rates["product"].items():
         lines.append(f"products in {name}: {rate['value'] / 1e9:.0f} G operations/s ({rate['source']})")

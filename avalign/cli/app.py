@@ -107,7 +107,7 @@ def bench_loss(
         tell(line)
     for title, rows, notes in show.tables(report):
         tell(f"\n{title}")
-        tell_table(show.header(report), rows, whole=True)
+        tell_table(show.header(report), rows, full_width=True)
         for note in notes:
             tell(f"  {note}")
     if json is not None:

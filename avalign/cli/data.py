@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avalign.errors import AvalignError, suggest
-from avalign.system.terminal import heard_or_not, tell
+from avalign.system.terminal import survive_closed_output, tell
 
 if TYPE_CHECKING:
     from avalign.avfit.instructions.replies import Writer
@@ -35,7 +35,7 @@ MediaRoot = Annotated[
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def check(
     folder: ManifestFolder,
     media: MediaRoot = None,
@@ -73,16 +73,16 @@ def check(
         processes=workers or os.cpu_count() or 1,
     )
     beside = folder if folder.is_dir() else folder.parent
-    place = beside / "check" if out is None else out
-    report = checked_and_reported(folder, media or beside, place, options)
+    report_folder = beside / "check" if out is None else out
+    report = checked_and_reported(folder, media or beside, report_folder, options)
     told(report, examples)
-    tell(f"The whole report: {place / 'report.md'}")
+    tell(f"The whole report: {report_folder / 'report.md'}")
     if report["errors"] or (strict and report["warnings"]):
         raise typer.Exit(1)
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def show(
     folder: ManifestFolder,
     out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
@@ -117,7 +117,7 @@ def show(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def build(
     plan: Annotated[
         str, typer.Argument(metavar="PLAN", help="YAML file, or a name of `avalign recipes`: voc-esc50.")
@@ -177,7 +177,7 @@ def stats(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def shard(
     manifest: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a manifest, or its file.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -209,7 +209,7 @@ def shard(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def instructions(
     out: Annotated[Path, typer.Option(dir_okay=False, help="YAML file to write, or to add to.")],
     task: Annotated[str, typer.Option(help="arig, igatl, avfc, avqa or avcap.")],

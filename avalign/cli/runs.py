@@ -10,11 +10,11 @@ import typer
 
 from avalign.cli.arguments import Overrides, RunFolder, TrustCode, known_split, read_here, recipe_of
 from avalign.errors import AvalignError, suggest
-from avalign.system.terminal import heard_or_not, tell
+from avalign.system.terminal import survive_closed_output, tell
 from avalign.types import TASKS
 
 
-@heard_or_not()
+@survive_closed_output()
 def train(
     recipe: Annotated[
         str | None,
@@ -51,7 +51,7 @@ def train(
     train_recipe(read, run, resume)
 
 
-@heard_or_not()
+@survive_closed_output()
 def eval(
     run: RunFolder,
     overrides: Overrides = None,
@@ -82,7 +82,7 @@ def eval(
     tell(as_markdown(score(run, recipe, split, out)))
 
 
-@heard_or_not()
+@survive_closed_output()
 def score(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Its file or folder.")],
     predictions: Annotated[
@@ -130,7 +130,7 @@ def score(
     tell(f"report: {out / 'report.html'}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def predict(
     run: RunFolder,
     text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
@@ -147,7 +147,7 @@ def predict(
     tell(f"picture: {out}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")],
@@ -164,7 +164,7 @@ def export(
     tell(f"exported: {write(run, out, merge, overwrite)}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def ablate(
     studies: Annotated[
         list[str],

@@ -40,8 +40,8 @@ def read(
     tree, recipe = reader.read(Path(path), overrides, changes, by)
     assert isinstance(recipe, Recipe)
     check(tree, recipe, reader.report)
-    for place, what in () if lacking is None else lacking(recipe):
-        keys = tuple(place.split("/"))
+    for location, what in () if lacking is None else lacking(recipe):
+        keys = tuple(location.split("/"))
         reader.report(tree.at(keys).where, keys, what)
     if reader.problems:
         raise RecipeError(reader.problems)

@@ -26,11 +26,13 @@ class SampleError(AvalignError):
 
 def check(sample: Sample) -> None:
     """Refuse what would be trained on silently: media without places, odd shapes, NaN, boxes outside."""
-    for place, media in (("<image>", sample.image), ("<audio>", sample.audio)):
-        if media is not None and place not in sample.instruction:
-            raise SampleError(sample.id, f"has media for {place}, but its instruction has no such place")
-        if sample.instruction.count(place) > 1:
-            raise SampleError(sample.id, f"instruction has more than one {place}")
+    for placeholder, media in (("<image>", sample.image), ("<audio>", sample.audio)):
+        if media is not None and placeholder not in sample.instruction:
+            raise SampleError(
+                sample.id, f"has media for {placeholder}, but its instruction has no such place"
+            )
+        if sample.instruction.count(placeholder) > 1:
+            raise SampleError(sample.id, f"instruction has more than one {placeholder}")
     image, audio = sample.image, sample.audio
     if image is not None and (
         image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size
@@ -80,13 +82,13 @@ def _shown(times: Sequence[float], most: int = 8) -> str:
     return ", ".join(f"{time:g}" for time in times[:most]) + (", ..." if len(times) > most else "")
 
 
-def kept_frames(count: int, most: int) -> list[int]:
+def frame_indices(count: int, most: int) -> list[int]:
     """Which of `count` frames are shown: all, or the middle one of each of `most` equal segments.
 
     Segments are of frames, not of seconds. Nothing is drawn by chance: a video is always seen the same.
     """
-    kept = min(count, most)
-    return [(2 * k + 1) * count // (2 * kept) for k in range(kept)]
+    sampled = min(count, most)
+    return [(2 * k + 1) * count // (2 * sampled) for k in range(sampled)]
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Collator:
     """Built by the model of what prepares its inputs: preprocessing and tokenizer without any weight, as
     loader processes are given it.
 
-    A sample shows at most `frames` frames (kept_frames says which); a still picture is one, seen at 0 s.
+    A sample shows at most `frames` frames (frame_indices says which); a still picture is one, seen at 0 s.
     Fewer than `frames` are padded with zeros, and masked.
     """
 
@@ -178,7 +180,7 @@ class Collator:
         if sample.image is None:
             return None
         video = sample.image if sample.image.ndim == 4 else sample.image[None]
-        shown = [self.image_preprocessing(video[k]) for k in kept_frames(len(video), self.frames)]
+        shown = [self.image_preprocessing(video[k]) for k in frame_indices(len(video), self.frames)]
         if self.frames == 1:
             return shown[0]
         return torch.stack(shown + [torch.zeros_like(shown[0])] * (self.frames - len(shown)))
@@ -189,7 +191,7 @@ class Collator:
         for row, sample in enumerate(samples):
             if sample.image is not None:
                 times = sample.frame_times or (0.0,)  # a still picture is seen at the beginning
-                shown = [times[k] for k in kept_frames(len(times), self.frames)]
+                shown = [times[k] for k in frame_indices(len(times), self.frames)]
                 mask[row, : len(shown)] = True
                 seconds[row, : len(shown)] = torch.tensor(shown)
         return {"frame_mask": mask, "frame_seconds": seconds}
@@ -218,8 +220,8 @@ def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
     length = max(map(len, rows))
     padded = torch.full((len(rows), length), value)
     for k, row in enumerate(rows):
-        where = slice(length - len(row), length) if left else slice(0, len(row))
-        padded[k, where] = torch.tensor(row, dtype=torch.long)
+        span = slice(length - len(row), length) if left else slice(0, len(row))
+        padded[k, span] = torch.tensor(row, dtype=torch.long)
     return padded
 
 

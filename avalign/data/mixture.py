@@ -36,20 +36,20 @@ class Mixture:
         self._shares = [part / sum(exact[k:]) for k, part in enumerate(exact)]  # of what is left over
         self._seed = tuple(seed)
         self._block = -1
-        self._drawn: list[tuple[str, int]] = []
+        self._sampled: list[tuple[str, int]] = []
 
     def __getitem__(self, number: int) -> tuple[str, int]:
         """The name that draw `number` takes, and how many draws before it took the same."""
-        block, place = divmod(number, BLOCK)
+        block, position = divmod(number, BLOCK)
         if block != self._block:
-            self._drawn, self._block = self._order(block), block
-        return self._drawn[place]
+            self._sampled, self._block = self._permuted(block), block
+        return self._sampled[position]
 
     def before(self, number: int) -> dict[str, int]:
         """How many of the draws before `number` took each name."""
-        block, place = divmod(number, BLOCK)
+        block, position = divmod(number, BLOCK)
         counts = dict(zip(self.names, self._counts(block), strict=True))
-        for name, _ in self._order(block)[:place]:
+        for name, _ in self._permuted(block)[:position]:
             counts[name] += 1
         return counts
 
@@ -61,12 +61,12 @@ class Mixture:
             left -= counts[-1]
         return counts
 
-    def _order(self, block: int) -> list[tuple[str, int]]:
+    def _permuted(self, block: int) -> list[tuple[str, int]]:
         counts = self._counts(block)
         new = np.subtract(self._counts(block + 1), counts)
-        places = np.repeat(np.arange(len(self.names)), new)
-        drawn = []
-        for name in np.random.default_rng((*self._seed, block)).permutation(places).tolist():
-            drawn.append((self.names[name], counts[name]))
+        indices = np.repeat(np.arange(len(self.names)), new)
+        sampled = []
+        for name in np.random.default_rng((*self._seed, block)).permutation(indices).tolist():
+            sampled.append((self.names[name], counts[name]))
             counts[name] += 1
-        return drawn
+        return sampled

@@ -29,5 +29,5 @@ def kind_shares(shares: Mapping[str, float] | None, known: Sequence[str], owner:
     return {kind: shares.get(kind, 0.0) / total for kind in known}
 
 
-def draw_kind(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+def sample_kind(shares: Mapping[str, float], rng: np.random.Generator) -> str:
     return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]

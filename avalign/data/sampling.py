@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from avalign.data.collate import Collator, SampleError
-from avalign.data.location import name_place
+from avalign.data.location import name_location
 from avalign.data.mixture import Mixture
 from avalign.errors import AvalignError
 from avalign.interfaces import Samples
@@ -21,10 +21,10 @@ from avalign.types import Batch, Sample
 
 ATTEMPTS = 50  # bad draws in a row after which the data, not a sample, is at fault
 
-Drawn = tuple[Sample, list[str]]
+Sampled = tuple[Sample, list[str]]
 
 
-class Draws(Dataset[Drawn]):
+class TrainingDataset(Dataset[Sampled]):
     """`count` training samples of a mixture of tasks; each task's samples in the order of their numbers.
 
     tasks: task -> weight in the mixture
@@ -55,7 +55,7 @@ class Draws(Dataset[Drawn]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> Drawn:
+    def __getitem__(self, number: int) -> Sampled:
         """The sample, and what was skipped before it was found."""
         task, index = self.mixture[number]
         index += self.first.get(task, 0)
@@ -70,7 +70,7 @@ class Draws(Dataset[Drawn]):
                 sample = self.source.sample("train", task, index)
                 self.collator.check(sample)
             except (MediaError, SampleError) as error:
-                name_place(error, self.source, "train", task, index)
+                name_location(error, self.source, "train", task, index)
                 if self.on_error != "skip":
                     raise
                 skipped.append(str(error))
@@ -78,7 +78,7 @@ class Draws(Dataset[Drawn]):
                 return sample, skipped
         raise AvalignError(f"{ATTEMPTS} samples in a row cannot be used; the last: {skipped[-1]}")
 
-    def __getitems__(self, numbers: Sequence[int]) -> list[Drawn] | str:
+    def __getitems__(self, numbers: Sequence[int]) -> list[Sampled] | str:
         """As a loader asks. A problem comes as what it says: raised, it would come out of a loader's process
         as a traceback of that process."""
         try:
@@ -88,15 +88,15 @@ class Draws(Dataset[Drawn]):
 
     def after(self) -> dict[str, int]:
         """What `first` has to be for draws that go on behind these."""
-        drawn = self.mixture.before(self.count)
-        return {task: self.first.get(task, 0) + drawn.get(task, 0) for task in {**self.first, **drawn}}
+        sampled = self.mixture.before(self.count)
+        return {task: self.first.get(task, 0) + sampled.get(task, 0) for task in {**self.first, **sampled}}
 
-    def collate(self, drawn: Sequence[Drawn] | str) -> dict[str, Batch | list[str] | str]:
+    def collate(self, sampled: Sequence[Sampled] | str) -> dict[str, Batch | list[str] | str]:
         """What the trainer is given: the batch, and what was skipped on the way to it; or the problem."""
-        if isinstance(drawn, str):
-            return {"problem": drawn}
+        if isinstance(sampled, str):
+            return {"problem": sampled}
         try:
-            samples = self.collator([sample for sample, _ in drawn])
+            samples = self.collator([sample for sample, _ in sampled])
         except AvalignError as error:
             return {"problem": str(error)}
-        return {"batch": samples, "skipped": [why for _, skipped in drawn for why in skipped]}
+        return {"batch": samples, "skipped": [why for _, skipped in sampled for why in skipped]}

@@ -72,7 +72,7 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
             _warn_of_activation(self.model.pretrained_cfg)
         else:
             self._drop_heads()
-        self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
+        self.pretrained = self.loaded is not None and self.loaded.complete  # else a run keeps its own
         self.width, self.token_count = self.grid.width, self.grid.rows * self.grid.columns
         self.preprocessing = SquareImage(
             self.size, colour(settings["mean"]), colour(settings["std"]), settings["interpolation"]
@@ -107,8 +107,8 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
                 if name not in weights and tensor.data_ptr() not in known
             ],
         }
-        kept = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
-        return load_all(self.model, kept, file, min_loaded=min_loaded, dropped=dropped)
+        used = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+        return load_all(self.model, used, file, min_loaded=min_loaded, dropped=dropped)
 
 
 def _warn_of_activation(settings: dict[str, Any]) -> None:

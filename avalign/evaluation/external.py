@@ -40,21 +40,21 @@ class Questions(Samples):
     ) -> None:
         self.manifest, self.split, self.said, self.unit = manifest, split, said, unit
         self.lengths = {"span": 0, "provenance": 0, "prediction": 0, "file": 0, "unknown": 0}
-        self._places: dict[str, Sequence[int]] = {}
+        self._indices: dict[str, Sequence[int]] = {}
         for task in manifest.tasks:
             all_of_it = range(manifest.size(split, task))
-            self._places[task] = (
+            self._indices[task] = (
                 [i for i in all_of_it if manifest.record(split, task, i).id in said.ids]
                 if partial
                 else all_of_it
             )
-        self.tasks = tuple(task for task in TASKS if self._places.get(task))
+        self.tasks = tuple(task for task in TASKS if self._indices.get(task))
 
     def size(self, split: str, task: str) -> int:
-        return len(self._places.get(task, ())) if split == self.split else self.manifest.size(split, task)
+        return len(self._indices.get(task, ())) if split == self.split else self.manifest.size(split, task)
 
     def sample(self, split: str, task: str, index: int) -> Sample:
-        record = self.manifest.record(split, task, self._places[task][index])
+        record = self.manifest.record(split, task, self._indices[task][index])
         sample = self.manifest.question(record)
         more: dict[str, Any] = {}
         if task == "igatl":
@@ -92,10 +92,10 @@ class Questions(Samples):
         if "image_size" in record.provenance or self.unit != "pixels" or record.image is None:
             return {}
         try:
-            picture, _ = self.manifest.files(record, 0)
-            assert picture is not None
+            image, _ = self.manifest.files(record, 0)
+            assert image is not None
             shape = (
-                read_frames(picture, record.frame_times[:1])[0] if record.frame_times else read_image(picture)
+                read_frames(image, record.frame_times[:1])[0] if record.frame_times else read_image(image)
             ).shape
         except MediaError as error:
             raise AvalignError(

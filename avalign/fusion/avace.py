@@ -35,16 +35,16 @@ class Attend(nn.Module):
         self.mix = nn.Sequential(nn.Linear(3 * dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(
-        self, asking: Tokens, asked: Tokens, asking_place: Tensor, asked_place: Tensor
+        self, asking: Tokens, asked: Tokens, asking_position: Tensor, asked_position: Tensor
     ) -> tuple[Tensor, Tensor]:
         queries, keys = self.norm_query(asking.values), self.norm_key(asked.values)
         query, key = self.query(queries), self.key(keys)
         weights = attention(query, key, asked.mask)
-        place = asked_place.expand_as(key)
-        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + place, key, place], -1)
-        value, match, where = gathered.chunk(3, -1)
+        position = asked_position.expand_as(key)
+        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + position, key, position], -1)
+        value, match, position_value = gathered.chunk(3, -1)
         mixed = self.mix(torch.cat([queries, value, query * match], -1))
-        return asking.values + asking_place + where + mixed, weights
+        return asking.values + asking_position + position_value + mixed, weights
 
 
 class AvaceAdapters(nn.Module, Fusion):
@@ -68,15 +68,15 @@ class AvaceAdapters(nn.Module, Fusion):
         self.over_audio = Attend(dim, hidden)
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
-        place = self.image_place(image.boxes) if image.boxes is not None else image.values.new_zeros(())
+        position = self.image_place(image.boxes) if image.boxes is not None else image.values.new_zeros(())
         if image.frame_times is not None:
-            place = place + self.audio_place(spans_of(image))
+            position = position + self.audio_place(spans_of(image))
         time = self.audio_place(audio.times) if audio.times is not None else audio.values.new_zeros(())
-        heard, image_map = self.over_image(audio, image, time, place)
-        seen, audio_map = self.over_audio(image, audio, place, time)
+        audio_values, image_map = self.over_image(audio, image, time, position)
+        image_values, audio_map = self.over_audio(image, audio, position, time)
         return Fused(
-            replace(image, values=seen),
-            replace(audio, values=heard),
+            replace(image, values=image_values),
+            replace(audio, values=audio_values),
             image_map,
             audio_map,
         )

@@ -13,7 +13,7 @@ from typing import Any
 from avalign.errors import AvalignError, suggest
 
 IMAGE, AUDIO = -200, -201
-PLACES = {"<image>": IMAGE, "<audio>": AUDIO}
+PLACEHOLDERS = {"<image>": IMAGE, "<audio>": AUDIO}
 
 # The forms of models whose tokenizers come without a template, by name. Each is Jinja, as in transformers.
 _BOS = "{{ bos_token if bos_token is defined else '' }}"
@@ -71,15 +71,19 @@ class Chat:
         self.tokenizer, self.system = tokenizer, system
         # a copy that knows the places, so that the text around them is cut as around any special token
         self._reader = copy.deepcopy(tokenizer)
-        self._reader.add_tokens([AddedToken(p, special=True, normalized=False) for p in PLACES])
+        self._reader.add_tokens([AddedToken(p, special=True, normalized=False) for p in PLACEHOLDERS])
         self._fast = getattr(self._reader, "backend_tokenizer", None)  # the same ids in a third of the time
         if self._fast is not None:
             self._fast.no_truncation()
             self._fast.no_padding()
-        self._place_ids = {self._reader.convert_tokens_to_ids(place): place for place in PLACES}
-        bare, whole = (self._reader.encode("a", add_special_tokens=special) for special in (False, True))
+        self._placeholder_ids = {
+            self._reader.convert_tokens_to_ids(placeholder): placeholder for placeholder in PLACEHOLDERS
+        }
+        bare, with_special = (
+            self._reader.encode("a", add_special_tokens=special) for special in (False, True)
+        )
         own = tokenizer.bos_token_id
-        self._adds_bos = own is not None and whole[: 1 + len(bare)] == [own, *bare]
+        self._adds_bos = own is not None and with_special[: 1 + len(bare)] == [own, *bare]
         self._find_end()
 
     def render(self, instruction: str, answer: str | None = None) -> str:
@@ -88,24 +92,24 @@ class Chat:
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         text = self._apply(messages, answer is None)
-        for place in PLACES:
-            if text.count(place) != instruction.count(place):
+        for placeholder in PLACEHOLDERS:
+            if text.count(placeholder) != instruction.count(placeholder):
                 raise AvalignError(
-                    f"model.llm.template: the chat template makes {text.count(place)} of "
-                    f"{instruction.count(place)} {place} in {instruction!r}"
+                    f"model.llm.template: the chat template makes {text.count(placeholder)} of "
+                    f"{instruction.count(placeholder)} {placeholder} in {instruction!r}"
                 )
         return text
 
     def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
         """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
-        for place in PLACES:
-            if instruction.count(place) > 1:
-                raise ValueError(f"instruction {instruction!r} has more than one {place}")
+        for placeholder in PLACEHOLDERS:
+            if instruction.count(placeholder) > 1:
+                raise ValueError(f"instruction {instruction!r} has more than one {placeholder}")
         counts = {"<image>": image_tokens, "<audio>": audio_tokens}
         ids: list[int] = []
         for i in self._encode(self.render(instruction)):
-            found = self._place_ids.get(i)
-            ids += [i] if found is None else [PLACES[found]] * counts[found]
+            found = self._placeholder_ids.get(i)
+            ids += [i] if found is None else [PLACEHOLDERS[found]] * counts[found]
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
 

@@ -220,10 +220,10 @@ def _note_renamed(kind: str) -> None:
 def _refuse_nonfinite(label: str, value: LossValue) -> None:
     if value.total.isfinite():
         return
-    where = ""
+    location = ""
     if value.samples is not None:
-        where = f" in row(s) {(~value.samples.isfinite()).nonzero().flatten().tolist()} of the batch"
-    raise NonFiniteTerm(f"loss {label!r} is {value.total.item()}{where}")
+        location = f" in row(s) {(~value.samples.isfinite()).nonzero().flatten().tolist()} of the batch"
+    raise NonFiniteTerm(f"loss {label!r} is {value.total.item()}{location}")
 
 
 def _patch_target(outputs: Outputs, batch: Batch) -> Tensor | None:

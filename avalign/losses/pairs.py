@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avalign.losses.gather import gather, place, processes
+from avalign.losses.gather import gather, processes, rank
 
 Similarity = Literal["mean", "max", "max_mean", "max_mean_both"]
 SIMILARITIES = ("mean", "max", "max_mean", "max_mean_both")
@@ -107,7 +107,7 @@ def compare(
         else:
             back = _max_mean(everywhere[0], audio, everywhere[2], audio_mask, both).T
     total = processes() * b
-    own = torch.arange(b, device=image.device)[:, None] + place() * b
+    own = torch.arange(b, device=image.device)[:, None] + rank() * b
     own = own == torch.arange(total, device=image.device)
     negative = is_pair[:, None] & gather(is_pair) & ~own
     if classes is not None:

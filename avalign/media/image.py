@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-PICTURES = (  # none that runs programs, as EPS does
+FORMATS = (  # none that runs programs, as EPS does
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000"),
     "AVIF",
 )
@@ -30,7 +30,7 @@ UNREAD = {  # first bytes at their place -> the format, and what it takes
 }
 
 
-def as_seen(stored: Image) -> np.ndarray:
+def oriented(stored: Image) -> np.ndarray:
     """(height, width, 3) uint8, upright; a ValueError where what is white cannot be told.
 
     Of an animation or of several pages the first is the picture. 16 bits a channel keep their upper 8: white
@@ -70,7 +70,7 @@ def known_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in PICTURES if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def head_of(file: str) -> bytes:
@@ -90,11 +90,11 @@ def stored_frame(file: str | Path) -> tuple[int, tuple[int, int]]:
     """
     from PIL import Image
 
-    with Image.open(file, formats=known_formats()) as picture:
-        found = picture.getexif().get(ORIENTATION, 1)
+    with Image.open(file, formats=known_formats()) as image:
+        found = image.getexif().get(ORIENTATION, 1)
         orientation = found if type(found) is int and 1 <= found <= 8 else 1
-        width, height = picture.size
-        if picture.format == "TIFF" and orientation >= 5:  # whose size Pillow tells as turned
+        width, height = image.size
+        if image.format == "TIFF" and orientation >= 5:  # whose size Pillow tells as turned
             width, height = height, width
     return orientation, (width, height)
 

@@ -11,7 +11,7 @@ import numpy as np
 from avalign.errors import AvalignError
 from avalign.media.audio import audio_seconds, decode_audio
 from avalign.media.file import MediaError, MediaFile, check_audio, must_be_a_file, openable, read_once
-from avalign.media.image import as_seen, head_of, known_formats, unread_format
+from avalign.media.image import head_of, known_formats, oriented, unread_format
 from avalign.media.plain_audio import plain_seconds, read_plain
 from avalign.media.video import decode_frames
 
@@ -33,7 +33,7 @@ def read_image(path: MediaFile) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=known_formats()) as stored:
-                return as_seen(stored)
+                return oriented(stored)
     except MediaError:  # of the file that this one lies in
         raise
     except UnidentifiedImageError:

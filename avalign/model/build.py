@@ -49,7 +49,7 @@ def build_source(recipe: Recipe) -> Source:
     return source
 
 
-def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
+def build_model(recipe: Recipe, corpus: Sequence[str] | Path) -> AudioVisualLM:
     """The model as it is before training.
 
     texts: what a tokenizer is built from, if the language model builds its own; or the folder of one
@@ -57,7 +57,7 @@ def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
     parts = recipe.model
     image = _make("image_encoder", "model.image_encoder", parts.image_encoder)
     audio = _make("audio_encoder", "model.audio_encoder", parts.audio_encoder)
-    llm = _make("llm", "model.llm", parts.llm, texts)
+    llm = _make("llm", "model.llm", parts.llm, corpus)
     width = parts.width
 
     def projector(name: str, dim_in: int, dim_out: int) -> Any:

@@ -173,13 +173,13 @@ class AudioVisualLM(nn.Module):
         """Fused tokens as the language model takes them."""
         connectors = (self.image_connector, self.audio_connector)
         wanted = {name for connector in connectors for name in connector.wants}
-        given: dict[str, Tokens | Tensor] = {}
+        inputs: dict[str, Tokens | Tensor] = {}
         if "instruction" in wanted:
-            given["instruction"] = self.llm.instruction(batch.input_ids, batch.attention_mask, batch.labels)
+            inputs["instruction"] = self.llm.instruction(batch.input_ids, batch.attention_mask, batch.labels)
         if "vocabulary" in wanted:
-            given["vocabulary"] = self.llm.vocabulary()
+            inputs["vocabulary"] = self.llm.vocabulary()
         image, audio = (
-            connector(tokens, **{name: given[name] for name in connector.wants})
+            connector(tokens, **{name: inputs[name] for name in connector.wants})
             for connector, tokens in zip(connectors, (fused.image, fused.audio), strict=True)
         )
         return image, audio
@@ -229,16 +229,16 @@ class AudioVisualLM(nn.Module):
 
         image: or the frames of a video (k, h, w, 3), seen at frame_times (k,) in seconds
         """
-        places = "".join(
-            place
-            for place, media in (("<image>", image), ("<audio>", audio))
-            if media is not None and place not in text
+        placeholders = "".join(
+            placeholder
+            for placeholder, media in (("<image>", image), ("<audio>", audio))
+            if media is not None and placeholder not in text
         )
         wave, rate = (None, 16_000) if audio is None else audio
         sample = Sample(
             "question",
             "avqa",
-            places + text,
+            placeholders + text,
             "",
             image=image,
             frame_times=tuple(frame_times),
@@ -253,12 +253,12 @@ class AudioVisualLM(nn.Module):
         try:
             batch = self.collator().prompts(samples, self.max_new_tokens).to(self.device)
             _, _, fused = self.encode(batch)
-            texts = self.llm.generate(
+            answers = self.llm.generate(
                 batch.input_ids, batch.attention_mask, *self.connect(fused, batch), self.max_new_tokens
             )
         finally:
             self.train(training)
-        return texts, fused
+        return answers, fused
 
     # what learns
 
@@ -347,12 +347,12 @@ def _check_wants(model: AudioVisualLM) -> None:
                 raise AvalignError(f"{wants}.{suggest(want, CONNECTOR_WANTS)}")
 
 
-def _image_map(fused: Fused, place: int) -> np.ndarray | None:
+def _image_map(fused: Fused, index: int) -> np.ndarray | None:
     """Attention over sample `place`'s picture, (rows, columns); None where its patches are no square."""
     if fused.image_map is None or fused.image.boxes is None:
         return None
-    real = fused.audio.mask[place]
-    frames = fused.image_map[place][real].mean(0).view(fused.image.frames, -1)
+    real = fused.audio.mask[index]
+    frames = fused.image_map[index][real].mean(0).view(fused.image.frames, -1)
     mean: np.ndarray = frames.sum(0).float().cpu().numpy()
     side = round(len(mean) ** 0.5)
     return mean.reshape(side, side) if side * side == len(mean) else None

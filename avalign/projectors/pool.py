@@ -40,7 +40,7 @@ class Pool(nn.Module, Projector):
     def forward(self, tokens: Tokens) -> Tokens:
         n = tokens.values.shape[1]
         self.token_count(n, tokens.frames)  # refuses what does not fit
-        f, boxes, times, seen = self.factor, tokens.boxes, tokens.times, tokens.frame_times
+        f, boxes, times, frame_times = self.factor, tokens.boxes, tokens.times, tokens.frame_times
         if times is not None:  # a sound: tokens in order of time
             values = self.linear(reduce(tokens.values, "b (n each) d -> b n d", "mean", each=f * f))
             mask = rearrange(tokens.mask, "b (n each) -> b n each", each=f * f).all(-1)
@@ -55,6 +55,6 @@ class Pool(nn.Module, Projector):
         if boxes is not None:
             first, *_, last = rearrange(boxes, f"{cells} corners -> (y x) (rows columns) corners", **sides)
             boxes = torch.cat([first[:, :2], last[:, 2:]], -1)
-        if seen is not None:
-            seen = rearrange(seen, f"b {cells} -> (y x) b (rows columns)", **sides)[0]
-        return Tokens(values, mask, boxes=boxes, frames=tokens.frames, frame_times=seen)
+        if frame_times is not None:
+            frame_times = rearrange(frame_times, f"b {cells} -> (y x) b (rows columns)", **sides)[0]
+        return Tokens(values, mask, boxes=boxes, frames=tokens.frames, frame_times=frame_times)

@@ -137,31 +137,31 @@ class QFormer(nn.Module, Projector):
             values = values + self.time(tokens)
         index, inside = self._index(tokens)
         windows = len(index)
-        seen = values[:, index].flatten(0, 1)  # (b * windows, tokens of one, width)
+        windowed = values[:, index].flatten(0, 1)  # (b * windows, tokens of one, width)
         real = (tokens.mask[:, index] & inside).flatten(0, 1)
-        found = self._ask(seen, real, self._text(instruction, windows))
+        found = self._ask(windowed, real, self._text(instruction, windows))
         count = len(self.queries)
         mask = real.any(1).unflatten(0, (-1, windows)).repeat_interleave(count, 1)
-        times, seen = self._times(tokens, index, inside) if self.window is not None else (None, None)
+        times, frame_times = self._times(tokens, index, inside) if self.window is not None else (None, None)
         out = self.out(found).unflatten(0, (-1, windows)).flatten(1, 2)
-        return Tokens(out, mask, times=times, frame_times=seen)
+        return Tokens(out, mask, times=times, frame_times=frame_times)
 
-    def _ask(self, seen: Tensor, real: Tensor, text: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _ask(self, tokens: Tensor, real: Tensor, text: tuple[Tensor, Tensor] | None) -> Tensor:
         """The queries after all layers. (b, n, width), (b, n) -> (b, queries, hidden)"""
-        asking = self.queries.expand(len(seen), -1, -1)
-        count, heard = asking.shape[1], None
+        asking = self.queries.expand(len(tokens), -1, -1)
+        count, query_mask = asking.shape[1], None
         if text is not None:
             words, spoken = text
             asking = torch.cat([asking, words], 1)
-            heard = torch.cat([spoken.new_ones(len(seen), count), spoken], 1)[:, None, None]
+            query_mask = torch.cat([spoken.new_ones(len(tokens), count), spoken], 1)[:, None, None]
         some = real.any(1, keepdim=True)
         # Not the model's own forward: it shapes the mask of the tokens for queries and text together, and
         # only the queries read tokens.
         asking = self.qformer.dropout(self.qformer.layernorm(asking))
         found: Tensor = self.qformer.encoder(
             asking,
-            attention_mask=heard,
-            encoder_hidden_states=seen,
+            attention_mask=query_mask,
+            encoder_hidden_states=tokens,
             encoder_attention_mask=(real | ~some)[:, None, None],  # a row without a key has no softmax
             query_length=count,
         ).last_hidden_state

@@ -31,7 +31,9 @@ class SpatialTemporalPool(nn.Module, Projector):
         return frames + n // frames
 
     def forward(self, tokens: Tokens) -> Tokens:
-        values = rearrange(tokens.values, "b (frames places) d -> b frames places d", frames=tokens.frames)
-        real = rearrange(tokens.mask, "b (frames places) -> b frames places", frames=tokens.frames)
+        values = rearrange(
+            tokens.values, "b (frames positions) d -> b frames positions d", frames=tokens.frames
+        )
+        real = rearrange(tokens.mask, "b (frames positions) -> b frames positions", frames=tokens.frames)
         means = torch.cat([mean_of_real(values, real, 2), mean_of_real(values, real, 1)], 1)
         return Tokens(self.linear(means), torch.cat([real.any(2), real.any(1)], 1))

@@ -96,12 +96,12 @@ def seconds(run: Run) -> float | None:
 def read_scores(run: Run, wanted: Sequence[tuple[str, str]]) -> Scores:
     """The metrics of a run as functions of its samples, from eval/<task>.jsonl, held against scores.json."""
     folder = run.folder / "eval"
-    whole = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     found = Scores(run)
     for task in dict.fromkeys(task for task, _ in wanted):
-        if task not in whole["tasks"]:
+        if task not in scores["tasks"]:
             continue
-        said = whole["tasks"][task]
+        said = scores["tasks"][task]
         found.lists[task] = said["test_list"]
         metrics = _metrics(folder / f"{task}.jsonl", task, [m for t, m in wanted if t == task])
         for name, metric in metrics.items():
@@ -176,14 +176,14 @@ def over_samples(
     pairs: of each seed, the metric and what is subtracted. Samples are drawn anew within each seed, and both
            of a pair from the same draw: what they share does not count as uncertainty.
     """
-    drawn = []
+    samples = []
     for number, (own, other) in enumerate(pairs):
         scores = own.resampled(resamples, number)
         less = None if other is None else other.resampled(resamples, number)
         if scores is None or (other is not None and less is None):
             return None
-        drawn.append(scores if less is None else scores - less)
-    bounds = percentiles(np.mean(drawn, axis=0)) if drawn else None
+        samples.append(scores if less is None else scores - less)
+    bounds = percentiles(np.mean(samples, axis=0)) if samples else None
     return None if bounds is None else list(bounds)
 
 

@@ -23,7 +23,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from avalign.config.recipe import Recipe
-from avalign.data.sampling import Draws
+from avalign.data.sampling import TrainingDataset
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective
 from avalign.model.build import build_model, build_objective, build_source, trained_parts
@@ -75,7 +75,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
     if is_first_process() and not (run / "skipped.jsonl").exists():
         note_skipped(run, source.skipped, stage=None, step=0)
     set_seed(recipe.seed)
-    model = build_model(recipe, source.texts())
+    model = build_model(recipe, source.corpus())
     if is_first_process():
         _note_loaded(run, model)
     objective = build_objective(recipe)
@@ -84,7 +84,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
     for number, (stage, args) in enumerate(zip(recipe.train.stages, arguments, strict=True)):
         folder = Path(args.output_dir)
         done = folder / "done"
-        draws = Draws(
+        dataset = TrainingDataset(
             source,
             stage.tasks,
             seed=(recipe.seed, number),
@@ -105,7 +105,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
                 objective=objective.with_weights(stage.weights),
                 model=model,
                 args=args,
-                draws=draws,
+                dataset=dataset,
                 stop=stop,
             )
             resume = checkpoint.last_complete(folder)
@@ -131,7 +131,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
                 for one in folder.glob("checkpoint-*"):
                     shutil.rmtree(one)
             trainer.accelerator.wait_for_everyone()
-        first = draws.after()
+        first = dataset.after()
     if is_first_process():
         _keep(run / "model", model, objective, trained)
         shutil.rmtree(run / "checkpoints", ignore_errors=True)

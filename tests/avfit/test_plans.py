@@ -98,7 +98,7 @@ def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: P
                 "datasets": {"pascal_voc": {"folder": "VOC"}, "vgg_sound": {"folder": "VGGSound"}},
                 "pairs": {
                     "both": {
-                        **{"images": "pascal_voc", "sounds": "vgg_sound"},
+                        **{"images": "pascal_voc", "audio": "vgg_sound"},
                         "records": {"train": {"arig": 12, "avfc": 12}, "test": {"arig": 5}},
                     }
                 },
@@ -125,14 +125,14 @@ def test_what_has_no_class_is_refused_by_name(root: Path, tmp_path: Path) -> Non
     csv = tmp_path / "root" / "ESC" / "meta" / "esc50.csv"
     csv.write_text(csv.read_text() + "1-99999-A-1.wav,1,1,no such class,False,99999,A\n")
     datasets = {"pascal_voc": {"folder": "VOC"}, "esc50": {"folder": "ESC"}}
-    pairs = {"both": {"images": "pascal_voc", "sounds": "esc50", "records": {"train": {"arig": 3}}}}
+    pairs = {"both": {"images": "pascal_voc", "audio": "esc50", "records": {"train": {"arig": 3}}}}
     plan = tmp_path / "plan.yaml"
     plan.write_text(json.dumps({"name": "small", "datasets": datasets, "pairs": pairs}))
     counts = built(plan, tmp_path / "root", tmp_path / "out", media="skip")
     assert counts["datasets"]["esc50"]["reasons"] == {"no class of the look-up": 1}
     assert "no such class" in (tmp_path / "out" / "reports" / "rejected.jsonl").read_text()
     # a table of one's own, from the plan's folder
-    (tmp_path / "mine.yaml").write_text("dog: {sounds: {esc50: [dog, no such class]}}")
+    (tmp_path / "mine.yaml").write_text("dog: {audio: {esc50: [dog, no such class]}}")
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "classes": ["mine.yaml"]}))
     counts = built(plan, tmp_path / "root", tmp_path / "mine", media="skip")
     assert counts["datasets"]["esc50"]["reasons"] == {}

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from avalign.bench import floor, show, truth
 from avalign.bench.bench_loss import OURS, PEERS, competitors, read_settings
 from avalign.bench.competitor import Competitor, Settings, marginal_error
-from avalign.bench.inputs import Features, Shape, draw
+from avalign.bench.inputs import Features, Shape, generate
 from avalign.bench.limits import Limits
 from avalign.bench.peers.plain import IPOT_BETA, IPOT_ITERATIONS, IPOT_THRESHOLD
 from avalign.bench.trial import Trial
 from avalign.cli.app import app
 from tests.helpers.tolerances import TOLERANCES, assert_close
 
-SMALL = draw("structured", Shape(3, 20, 13, 16), seed=0)
+SMALL = generate("structured", Shape(3, 20, 13, 16), seed=0)
 ALL = [*OURS, *PEERS]
 
 

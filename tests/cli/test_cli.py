@@ -251,7 +251,7 @@ def test_list_shows_every_component_and_why_one_cannot_be_used(folder, monkeypat
     fakes.write_module(monkeypatch, folder, "optional", "import laion_clap")
     monkeypatch.setitem(sys.modules, "laion_clap", None)
     encoders = {"small": "avalign_fakes:Plain", "clap": "optional:Clap", "odd": "broken:Odd"}
-    monkeypatch.setattr(registry, "SHIPPED", {**fakes.PLACES, "audio_encoder": encoders})
+    monkeypatch.setattr(registry, "SHIPPED", {**fakes.LOCATIONS, "audio_encoder": encoders})
     rows = [line.split() for line in run("list").stdout.splitlines()]
     for kind, places in registry.SHIPPED.items():
         for name in places:

@@ -20,7 +20,7 @@ from avalign.data.collate import check
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import FIELDS, from_checked, from_json, to_json, write
 from avalign.data.manifest.table import Table
-from avalign.data.permutation import shuffled
+from avalign.data.permutation import permuted
 from avalign.errors import AvalignError
 from avalign.media.file import MediaError
 from avalign.types import SPLITS, TASKS
@@ -90,17 +90,17 @@ def test_training_sees_every_record_before_any_again(folder: Path) -> None:
 )
 @quick
 def test_the_order_is_one_to_one(count: int, key: tuple[int, ...]) -> None:
-    assert sorted(shuffled(place, count, key) for place in range(count)) == list(range(count))
+    assert sorted(permuted(place, count, key) for place in range(count)) == list(range(count))
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 24, 97])
 def test_every_place_lands_everywhere_and_apart_from_its_neighbour(count: int) -> None:
     """Over keys: where a place lands is uniform, and so is where the next lands from there."""
     keys = 40 * count
-    landed = Counter(shuffled(count // 2, count, (7, 1, key)) for key in range(keys))
+    landed = Counter(permuted(count // 2, count, (7, 1, key)) for key in range(keys))
     assert chisquare([landed[k] for k in range(count)]).pvalue > 1e-4
     apart = Counter(
-        (shuffled(1, count, (8, key)) - shuffled(0, count, (8, key))) % count for key in range(keys)
+        (permuted(1, count, (8, key)) - permuted(0, count, (8, key))) % count for key in range(keys)
     )
     assert apart[0] == 0
     if count > 2:
@@ -109,7 +109,7 @@ def test_every_place_lands_everywhere_and_apart_from_its_neighbour(count: int) -
 
 def test_orders_of_near_keys_are_no_kin() -> None:
     places = {
-        key: np.array([shuffled(k, 2000, key) for k in range(2000)]) for key in [(0, 1), (1, 0), (0, 2)]
+        key: np.array([permuted(k, 2000, key) for k in range(2000)]) for key in [(0, 1), (1, 0), (0, 2)]
     }
     for one, other in combinations(places.values(), 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
@@ -118,10 +118,10 @@ def test_orders_of_near_keys_are_no_kin() -> None:
 
 def test_the_order_looks_random() -> None:
     """Every place is as likely as any other, and neighbours do not stay together."""
-    landed = Counter(shuffled(3, 10, (seed, 0, 0)) for seed in range(4000))
+    landed = Counter(permuted(3, 10, (seed, 0, 0)) for seed in range(4000))
     assert min(landed.values()) > 300
     assert max(landed.values()) < 500
-    order = np.array([shuffled(place, 1000, (7, 1, 2)) for place in range(1000)])
+    order = np.array([permuted(place, 1000, (7, 1, 2)) for place in range(1000)])
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.1
     assert (np.abs(np.diff(order)) == 1).sum() < 12, "two are expected"
 

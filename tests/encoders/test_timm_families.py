@@ -124,7 +124,7 @@ def test_its_tokens_are_those_of_timm_at_every_size(folder: Any, family: str, wh
     assert tokens.values.shape == (2, side * side, encoder.width) == expected.shape
     assert_close(tokens.values, expected, torch.float32)
     assert encoder.loaded is not None
-    assert encoder.loaded.whole
+    assert encoder.loaded.complete
     assert encoder.loaded.share == 1
     assert encoder.pretrained
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from avalign.avfit.check.lines import SOUND, VIDEO
-from avalign.avfit.check.media import Limits, Use, judged, measured
+from avalign.avfit.check.media import Limits, Use, measured, problems_of
 from avalign.media.file import MediaError
 from avalign.media.read import read_frames
 from tests.helpers.media_files import FILMS, SECONDS, SOUNDS, Kind, bursts, write
@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(file: Path, kind: int = SOUND) -> dict[str, str]:
     """Each finding and its line."""
     limits = Limits(min_rate=8_000)
-    return {code: said for code, _, said in judged(file.name, kind, measured(file, kind), [ANYWHERE], limits)}
+    return {
+        code: said for code, _, said in problems_of(file.name, kind, measured(file, kind), [ANYWHERE], limits)
+    }
 
 
 # ---- good files ----
@@ -200,7 +202,7 @@ def test_an_mp3_file_that_goes_on_is_found(tmp_path: Path) -> None:
 
 def uses_found(file: Path, first: float) -> set[str]:
     use = Use(0, first, np.nan, first)
-    return {code for code, *_ in judged(file.name, VIDEO, measured(file, VIDEO), [use], Limits())}
+    return {code for code, *_ in problems_of(file.name, VIDEO, measured(file, VIDEO), [use], Limits())}
 
 
 def test_a_frame_that_reading_refuses_before_the_first_is_found(folder: Path) -> None:

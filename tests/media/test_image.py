@@ -116,7 +116,7 @@ def test_a_pillow_without_avif_still_reads_the_others(tmp_path: Path, monkeypatc
     Image.new("RGB", (8, 8), "white").save(tmp_path / "a.bmp")
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    monkeypatch.setattr(picture, "PICTURES", ("AVIF", "BMP"))
+    monkeypatch.setattr(picture, "FORMATS", ("AVIF", "BMP"))
     assert read_image(tmp_path / "a.bmp").min() == 255
     (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(64))
     with pytest.raises(MediaError, match=r"AVIF, for which Pillow 11\.3"):

@@ -115,7 +115,7 @@ def test_it_trains_and_answers(
     run = train(recipe, tmp_path / "run")
     source = build_source(recipe)
     training.set_seed(recipe.seed)
-    fresh, model = build_model(recipe, source.texts()), avalign.load(run)
+    fresh, model = build_model(recipe, source.corpus()), avalign.load(run)
     for part in CONNECTORS:
         before = dict(getattr(fresh, part).named_parameters())
         for key, weight in getattr(model, part).named_parameters():

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalign.data.collate import Collator, kept_frames
+from avalign.data.collate import Collator, frame_indices
 from avalign.encoders.positions import patch_boxes
 from avalign.errors import AvalignError
 from avalign.fusion.none import NoFusion
@@ -59,7 +59,7 @@ def learnt(model: AudioVisualLM, batch: Batch, row: int = 0) -> torch.Tensor:
 @quick
 @given(st.integers(1, 500), st.integers(1, 64))
 def test_the_middle_frame_of_each_equal_stretch_is_shown(count: int, most: int) -> None:
-    shown = kept_frames(count, most)
+    shown = frame_indices(count, most)
     assert len(shown) == min(count, most)
     stretch = Fraction(count, len(shown))
     for k, frame in enumerate(shown):
@@ -67,10 +67,10 @@ def test_the_middle_frame_of_each_equal_stretch_is_shown(count: int, most: int) 
 
 
 def test_frames_shown_by_example() -> None:
-    assert kept_frames(3, 8) == [0, 1, 2]
-    assert kept_frames(8, 4) == [1, 3, 5, 7]
-    assert kept_frames(7, 3) == [1, 3, 5]
-    assert kept_frames(10, 1) == [5]
+    assert frame_indices(3, 8) == [0, 1, 2]
+    assert frame_indices(8, 4) == [1, 3, 5, 7]
+    assert frame_indices(7, 3) == [1, 3, 5]
+    assert frame_indices(10, 1) == [5]
 
 
 def test_a_batch_holds_the_frames_shown_their_times_and_which_are_real() -> None:

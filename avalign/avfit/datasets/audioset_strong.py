@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, placed, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, filled_pattern, refused
 from avalign.avfit.annotation_files import named_rows_of, rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
@@ -56,7 +56,10 @@ class AudioSetStrong(Dataset):
     def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         names = names_by_mid(folder / "mid_to_display_name.tsv", delimiter="\t")
         option = "audioset_strong: labels, splits"
-        files = {split: existing(folder / placed(self.labels, split=split), option) for split in self.splits}
+        files = {
+            split: existing(folder / filled_pattern(self.labels, split=split), option)
+            for split in self.splits
+        }
         for split, file in files.items():
             for item, rows in _segments(file):
                 yield self._reading(item, f"{file.name}:{rows[0][0]}", rows, split, names)
@@ -143,11 +146,11 @@ def _joined(frames: Iterable[Event]) -> list[Event]:
     joined: list[Event] = []
     last: dict[str, int] = {}  # class -> place of its last event
     for frame in sorted(frames, key=lambda event: event.interval or ()):
-        place = last.get(frame.mid)
-        before = joined[place].interval if place is not None else None
-        if place is not None and before and frame.interval and frame.interval[0] <= before[1]:
-            whole = (before[0], max(before[1], frame.interval[1]))
-            joined[place] = Event(frame.name, whole, frame.mid)
+        index = last.get(frame.mid)
+        before = joined[index].interval if index is not None else None
+        if index is not None and before and frame.interval and frame.interval[0] <= before[1]:
+            interval = (before[0], max(before[1], frame.interval[1]))
+            joined[index] = Event(frame.name, interval, frame.mid)
         else:
             last[frame.mid] = len(joined)
             joined.append(frame)

@@ -77,12 +77,12 @@ class Avqa(Dataset):
         lacking = [field for field, kind in (NEEDED | TOLD).items() if type(item.get(field)) is not kind]
         if not name or lacking:
             return refused(name, where, "record without a field", ", ".join(lacking) or "id")
-        clip, offered, place = item["video_name"], item["multi_choice"], item["answer"]
+        clip, offered, index = item["video_name"], item["multi_choice"], item["answer"]
         choices = [" ".join(c.split()) for c in offered if isinstance(c, str) and c.strip()]
         if len(choices) != len(offered) or len(set(choices)) < max(2, len(choices)):
             return refused(name, where, "choices that are no different texts", offered)
-        if not 0 <= place < len(choices):
-            return refused(name, where, "answer is none of the choices", f"{place} of {len(choices)}")
+        if not 0 <= index < len(choices):
+            return refused(name, where, "answer is none of the choices", f"{index} of {len(choices)}")
         if videos is not None and clip not in videos:
             return refused(name, where, "clip is not in video_map.json", clip)
         if videos is not None and item.get("video_id") != videos[clip]:
@@ -95,7 +95,7 @@ class Avqa(Dataset):
             text = f"{text} Choose one: {'; '.join(choices)}."
         try:
             media, instruction = self.clips.media(clip), question_of(text)
-            response = plain(choices[place])
+            response = plain(choices[index])
             plain(" ".join([name, *choices, *(item[field] for field in TOLD)]))
             kind = plain(" ".join(item[field] for field in KINDS[self.kind]))
         except ValueError as error:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from avalign.avfit.annotation import is_video, placed
+from avalign.avfit.annotation import filled_pattern, is_video
 from avalign.avfit.datasets.options import checked_pattern
 from avalign.data.phrasing import MEDIA
 from avalign.errors import AvalignError
 
 _CUT = re.compile(r"(.{11})(?:_\d+(?:\.\d+)?){1,2}")  # a YouTube id has 11 characters, "_" among them
-_PLACE = re.compile(r"<(?:image|audio|class|box|time)>", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<(?:image|audio|class|box|time)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Clips:
 
     def media(self, clip: str) -> dict[str, Any]:
         """A record's image, frame_times and audio; a ValueError if the name cannot be part of a path."""
-        image = placed(self.image, clip=clip)
+        image = filled_pattern(self.image, clip=clip)
         times = tuple((k + 0.5) * self.seconds / self.frames for k in range(self.frames))
         return {
             "image": image,
             "frame_times": times if is_video(image) else (),
-            "audio": placed(self.audio, clip=clip),
+            "audio": filled_pattern(self.audio, clip=clip),
         }
 
 
@@ -72,6 +72,6 @@ def plain(text: str) -> str:
 def question_of(text: str) -> str:
     """The phrasing of a question in words; a ValueError if it is empty or holds a place of the phrasings."""
     text = plain(text)
-    if not text or _PLACE.search(text):
+    if not text or _PLACEHOLDER.search(text):
         raise ValueError(f"{text!r} cannot be asked")
     return MEDIA + text

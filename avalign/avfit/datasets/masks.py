@@ -66,11 +66,11 @@ def read_mask(path: Path) -> np.ndarray:
     return _by_level(levels)
 
 
-def _grey_palette(picture: Image) -> bool:
+def _grey_palette(image: Image) -> bool:
     """Whether its palette holds greys only: then it stands for levels."""
-    if picture.mode != "P":
+    if image.mode != "P":
         return False
-    colours = np.array(picture.getpalette("RGB") or []).reshape(-1, 3)
+    colours = np.array(image.getpalette("RGB") or []).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())
 
 

@@ -91,7 +91,7 @@ class MusicAvqa(Dataset):
         if self.videos != "all" and real != (self.videos == "real"):
             return refused(name, where, "synthetic video" if not real else "real video", clip)
         answer = item["anser"].replace("_", " ").strip()
-        kind, values = _texts(item["type"]), _texts(item["templ_values"])
+        kind, values = _strings(item["type"]), _strings(item["templ_values"])
         if kind is None or len(kind) != 2 or not answer:
             return refused(name, where, "no answer, modality or kind of question", item["type"])
         if values is None or len(values) != len(SLOT.findall(item["question_content"])):
@@ -134,11 +134,11 @@ def _contradictory(items: Sequence[Any]) -> set[str]:
     return {name for name, records in said.items() if len(records) > 1}
 
 
-def _texts(text: str) -> list[str] | None:
+def _strings(text: str) -> list[str] | None:
     """A list of texts that is itself written as a text: '["left", "violin"]'. None if it is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(found, list) and all(isinstance(part, str) and part.strip() for part in found)
-    return found if whole else None
+    valid = isinstance(found, list) and all(isinstance(part, str) and part.strip() for part in found)
+    return found if valid else None

@@ -67,9 +67,9 @@ class Valor(Dataset):
                 yield self._reading(clip, split, where, captions)
 
     def _reading(self, clip: str, split: str, where: str, captions: list[Any]) -> Reading[Record]:
-        texts = [_caption(text) for text in captions]
-        good = tuple(dict.fromkeys(text for text in texts if text))
-        problems = [Problem("caption without words")] * texts.count("")
+        cleaned = [_caption(text) for text in captions]
+        good = tuple(dict.fromkeys(text for text in cleaned if text))
+        problems = [Problem("caption without words")] * cleaned.count("")
         if not good:
             return Reading(clip, where, problems=tuple(problems) or (Problem("no caption"),))
         try:
@@ -103,7 +103,7 @@ def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
     for split in SPLITS:
         name = f"desc_{split}.json"
         captions: dict[str, list[Any]] = {}
-        places: dict[str, str] = {}
+        locations: dict[str, str] = {}
         for number, item in enumerate(read_json(folder / name, list), start=1):
             where = f"{name}, record {number}"
             clip = item.get("video_id") if isinstance(item, dict) else item
@@ -111,9 +111,9 @@ def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
                 yield split, where, None, []
                 continue
             captions.setdefault(clip, []).append(item.get("desc"))
-            places.setdefault(clip, where)
+            locations.setdefault(clip, where)
         for clip, said in captions.items():
-            yield split, places[clip], clip, said
+            yield split, locations[clip], clip, said
 
 
 def _mapped(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:

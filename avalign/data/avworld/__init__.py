@@ -29,7 +29,7 @@ from avalign.data.avworld import questions as asking
 from avalign.data.avworld import scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
 from avalign.data.permutation import random_state
-from avalign.data.phrasing import draw_kind, kind_shares
+from avalign.data.phrasing import kind_shares, sample_kind
 from avalign.errors import AvalignError
 from avalign.interfaces import Source
 from avalign.system.cache import VARIABLE, cache_folder
@@ -91,10 +91,14 @@ class AvWorld(Source):
         rng = random_state(self.seed, split, task, index)
         plots = asking.ALLOWED[task]
         # Training draws at random. Evaluation takes every kind, true and false, equally often.
-        kinds = {"avfc": asking.FACTS, "avqa": asking.SCORED}.get(task, ("",))
+        kinds = {"avfc": asking.CLAIM_TYPES, "avqa": asking.SCORED}.get(task, ("",))
         kind, true = kinds[index % len(kinds)], index // len(kinds) % 2 == 0
         if split == "train" and task in asking.ASK_KIND:
-            kind = draw_kind(self.questions, rng) if task == "avqa" else asking.FACTS[int(rng.integers(4))]
+            kind = (
+                sample_kind(self.questions, rng)
+                if task == "avqa"
+                else asking.CLAIM_TYPES[int(rng.integers(4))]
+            )
             true = bool(rng.integers(2))
         if kind == "type4" and not true:
             plots = ("stranger",)
@@ -127,10 +131,10 @@ class AvWorld(Source):
             provenance={"scene": which, "plot": scene.plot},
         )
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers of a few hundred training questions: enough for every word to appear."""
-        drawn = [self.sample("train", task, index) for task in TASKS for index in range(300)]
-        return [text for s in drawn for text in (s.instruction, s.response, *s.references)]
+        samples = [self.sample("train", task, index) for task in TASKS for index in range(300)]
+        return [text for s in samples for text in (s.instruction, s.response, *s.references)]
 
 
 def _scene(record: dict[str, Any]) -> Scene:
@@ -166,8 +170,8 @@ def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> 
         for file in (building / "images.npy", building / "audio.npy"):
             _claim(file)
         with open(building / "scenes.jsonl", "w", encoding="utf-8") as lines:
-            for k, (scene, image, sound) in enumerate(_made(count, seed, workers)):
-                images[k], audio[k] = image, sound
+            for k, (scene, image, waveform) in enumerate(_made(count, seed, workers)):
+                images[k], audio[k] = image, waveform
                 lines.write(json.dumps(asdict(scene)) + "\n")
         images.flush()
         audio.flush()

@@ -25,7 +25,7 @@ class Question:
     references: tuple[str, ...] = ()
 
 
-FACTS = ("type1", "type2", "type3", "type4")
+CLAIM_TYPES = ("type1", "type2", "type3", "type4")
 SCORED = ("sounding", "count", "visible", "audible", "side")  # kinds of AVQA question
 TAUGHT = (*SCORED, "level", "seen")  # asked in training, too: top from bottom, and every name
 

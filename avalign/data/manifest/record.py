@@ -107,10 +107,10 @@ def stays_inside(path: str) -> bool:
 def to_json(record: Record) -> str:
     """A line of a manifest, without the line's end. Fields that hold their default are left out."""
     values = {name: getattr(record, name) for name in FIELDS}
-    kept = {name: value for name, value in values.items() if name in REQUIRED or value != DEFAULTS[name]}
-    if "provenance" in kept:  # of any shape: kept as text, so that all lines have the same columns
-        kept["provenance"] = json.dumps(kept["provenance"], ensure_ascii=False, sort_keys=True)
-    return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    saved = {name: value for name, value in values.items() if name in REQUIRED or value != DEFAULTS[name]}
+    if "provenance" in saved:  # of any shape: kept as text, so that all lines have the same columns
+        saved["provenance"] = json.dumps(saved["provenance"], ensure_ascii=False, sort_keys=True)
+    return json.dumps(saved, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(line: bytes | str) -> Record:

@@ -17,9 +17,9 @@ from avalign.config.recipe import NonNegative
 from avalign.data.paired_folder import composing, questions
 from avalign.data.paired_folder.composing import Part, Tile
 from avalign.data.paired_folder.folder import Photo, Pool, Recording, find_folder, read_folder
-from avalign.data.paired_folder.questions import FACTS, QUESTIONS
+from avalign.data.paired_folder.questions import CLAIM_TYPES, QUESTIONS
 from avalign.data.permutation import random_state
-from avalign.data.phrasing import draw_kind, kind_shares
+from avalign.data.phrasing import kind_shares, sample_kind
 from avalign.errors import AvalignError, suggest
 from avalign.interfaces import Source
 from avalign.media.file import MediaError
@@ -139,7 +139,7 @@ class PairedFolder(Source):
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Question `index` of a task, the same whenever it is asked for."""
         plan = self.plan(split, task, index)
-        heard = next((p for p in plan.parts if plan.sounding and p.name == plan.sounding.name), None)
+        part = next((p for p in plan.parts if plan.sounding and p.name == plan.sounding.name), None)
         return Sample(
             id=f"{self.name}/{split}/{task}/{index}",
             task=task,
@@ -149,7 +149,7 @@ class PairedFolder(Source):
             audio=self._mix(plan, split, task),
             sample_rate=self.sample_rate,
             boxes=plan.sounding.boxes if plan.sounding else (),
-            intervals=(heard.interval(self.sample_rate),) if heard else (),
+            intervals=(part.interval(self.sample_rate),) if part else (),
             label=plan.sounding.name if plan.sounding else None,
             kind=plan.asked.kind,
             references=plan.asked.references,
@@ -167,27 +167,27 @@ class PairedFolder(Source):
         rng = random_state(self.seed, split, task, index)
         # Training draws at random. Evaluation takes every kind, true and false, equally often.
         number = int(rng.integers(2**20)) if split == "train" else index
-        kinds = {"avfc": FACTS, "avqa": QUESTIONS}.get(task, ("",))
+        kinds = {"avfc": CLAIM_TYPES, "avqa": QUESTIONS}.get(task, ("",))
         kind, true = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
         if task == "avqa" and split == "train":
-            kind = draw_kind(self.questions, rng)
+            kind = sample_kind(self.questions, rng)
 
         names = rng.permutation(pool.classes).tolist()
         shown = names[: self.photos[int(rng.integers(len(self.photos)))]]
         absent = names[len(shown) :]
-        heard: list[tuple[str, Recording]] = []
+        audible: list[tuple[str, Recording]] = []
         if kind == "type4" and not true:
-            heard.append(_stranger(pool, absent, rng))
+            audible.append(_stranger(pool, absent, rng))
         else:  # `names` are in random order, and so are the places: nothing in the picture tells which it is
-            heard.append((shown[0], _one(pool.recordings[shown[0]], rng)))
+            audible.append((shown[0], _one(pool.recordings[shown[0]], rng)))
         if task == "igatl" and rng.random() < self.offscreen:
-            heard.append(_stranger(pool, absent, rng))
+            audible.append(_stranger(pool, absent, rng))
 
         photos: list[tuple[str, Photo]] = [(name, _one(pool.photos[name], rng)) for name in shown]
         mirror = self.augment and split == "train"
         tiles = composing.lay_out(photos, self.canvas, mirror, rng)
-        parts = composing.fit_parts(heard, round(self.seconds * self.sample_rate), self.sample_rate, rng)
-        sounding = next((t for t in tiles if t.name == heard[0][0]), None)
+        parts = composing.fit_parts(audible, round(self.seconds * self.sample_rate), self.sample_rate, rng)
+        sounding = next((t for t in tiles if t.name == audible[0][0]), None)
         asked = self._ask(task, kind, true, tiles, parts, sounding, pool.classes, rng)
         return Plan(asked, tiles, parts, sounding, rng)
 
@@ -232,11 +232,11 @@ class PairedFolder(Source):
             rng,
         )
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers of some hundred training questions a task, and every class and place."""
         asked = [self.plan("train", task, index).asked for task in TASKS for index in range(300)]
-        places = [place for names in composing.PLACES.values() for place in names]
-        words = [questions.a(name) for name in self.pool("train").classes] + places
+        positions = [position for names in composing.POSITIONS.values() for position in names]
+        words = [questions.a(name) for name in self.pool("train").classes] + positions
         return words + [text for q in asked for text in (q.instruction, q.response, *q.references)]
 
 

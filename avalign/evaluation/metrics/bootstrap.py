@@ -40,8 +40,8 @@ class Metric:
 
         None for one sample, for no resamples, and for what cannot be resampled.
         """
-        drawn = self.resampled(resamples, seed)
-        return None if drawn is None else percentiles(drawn)
+        samples = self.resampled(resamples, seed)
+        return None if samples is None else percentiles(samples)
 
     def resampled(self, resamples: int, seed: int) -> np.ndarray | None:
         """(resamples,): the score of samples drawn with replacement; None where there is no interval."""
@@ -88,19 +88,19 @@ def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, 
             f"paired bootstrap: {len(a.parts)} samples of {a.name!r}, {len(b.parts)} of {b.name!r}"
         )
     value_a, value_b = a.value(), b.value()
-    drawn_a, drawn_b = a.resampled(resamples, seed), b.resampled(resamples, seed)
-    if value_a is None or value_b is None or drawn_a is None or drawn_b is None:
+    samples_a, samples_b = a.resampled(resamples, seed), b.resampled(resamples, seed)
+    if value_a is None or value_b is None or samples_a is None or samples_b is None:
         return None
-    bounds = percentiles(drawn_a - drawn_b)
+    bounds = percentiles(samples_a - samples_b)
     return None if bounds is None else (value_a - value_b, *bounds)
 
 
-def percentiles(drawn: np.ndarray) -> tuple[float, float] | None:
+def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
     """The middle 95 % of what was drawn, less what is not finite."""
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) == 0:
+    samples = samples[np.isfinite(samples)]
+    if len(samples) == 0:
         return None
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    low, high = np.percentile(samples, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
 
 

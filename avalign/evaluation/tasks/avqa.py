@@ -104,9 +104,9 @@ def compared(answer: str, choices: Sequence[str]) -> str:
     """The form of the choice that is named; of an answer that names none, or two, all its words."""
     if not choices:
         return normalise_answer(answer)
-    place = chosen(answer, choices)
-    if place is not None:
-        return _forms(choices)[place]
+    index = chosen(answer, choices)
+    if index is not None:
+        return _forms(choices)[index]
     return normalise_answer(answer, articles=True) if normalise_answer(answer) else ""
 
 
@@ -120,25 +120,25 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
         return literal.index(_literal(answer))
     texts = _forms(choices)
     found = _LETTER.fullmatch(answer)
-    if found and (place := _place(found, choices)) is not None:
+    if found and (index := _index(found, choices)) is not None:
         behind, gap = found["behind"], found["gap"]
         told = (
             found["open"] or re.search(r"[).\]:,\n]|\s-|-\s", gap) or re.match(r"(?i)(?:an?|the)\s", behind)
         )
-        if any(_place(mark, choices) not in (None, place) for mark in _MARK.finditer(behind)):
+        if any(_index(mark, choices) not in (None, index) for mark in _MARK.finditer(behind)):
             return None
-        if not behind or normalise_answer(behind) in ("", texts[place]) or _literal(behind) == literal[place]:
-            return place
+        if not behind or normalise_answer(behind) in ("", texts[index]) or _literal(behind) == literal[index]:
+            return index
         if told:
             return (
-                place if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), texts) else None
+                index if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), texts) else None
             )
     by_text = _by_text(answer, choices)
     found = _LETTER_BEHIND.fullmatch(answer) if len(answer) <= _LONGEST else None
-    if found and (place := _place(found, choices)) is not None:
+    if found and (index := _index(found, choices)) is not None:
         before = _by_text(found.group(1), choices)
         if before is not None:
-            return place if before == place else None
+            return index if before == index else None
     return by_text
 
 
@@ -159,13 +159,13 @@ def _forms(choices: Sequence[str]) -> list[str]:
 
 def _by_text(answer: str, choices: Sequence[str]) -> int | None:
     normal, forms = normalise_answer(answer), _forms(choices)
-    places = [k for k, choice in enumerate(choices) if normal and normalise_answer(choice) == normal]
-    return places[0] if len({forms[k] for k in places}) == 1 else None
+    matches = [k for k, choice in enumerate(choices) if normal and normalise_answer(choice) == normal]
+    return matches[0] if len({forms[k] for k in matches}) == 1 else None
 
 
-def _place(letter: re.Match[str], choices: Sequence[str]) -> int | None:
-    place = ord(letter["letter"].lower()) - ord("a")
-    return place if place < len(choices) else None
+def _index(letter: re.Match[str], choices: Sequence[str]) -> int | None:
+    index = ord(letter["letter"].lower()) - ord("a")
+    return index if index < len(choices) else None
 
 
 def _is_of_none(behind: str, choices: Sequence[str]) -> bool:

@@ -66,21 +66,21 @@ class Igatl(Task):
         seconds = [clip_seconds(sample) for sample in samples]
         if clips.by_clip(samples):
             yield from clips.clip_metrics(samples, answered, seconds)
-        if sound_events.of_sound(samples):
+        if sound_events.asks_audio(samples):
             yield from sound_events.sound_event_metrics(samples, answered, seconds)
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
-        whole: dict[str, Trivial] = {"whole clip": lambda sample: _written((0.0, clip_seconds(sample)))}
+        answers: dict[str, Trivial] = {"whole clip": lambda sample: _written((0.0, clip_seconds(sample)))}
         taught = [interval for sample in train for interval in sample.intervals]
         if not taught:
-            return whole
+            return answers
         start, end = np.mean(taught, axis=0)
 
         def mean_interval(sample: Sample) -> str:
             clip = clip_seconds(sample)
             return _written((float(start), min(float(end), clip)) if start < clip else (0.0, clip))
 
-        return {**whole, "mean interval of training": mean_interval}
+        return {**answers, "mean interval of training": mean_interval}
 
     def group(self, sample: Sample) -> str | None:
         return sample.label

@@ -182,20 +182,20 @@ def _library() -> ctypes.CDLL:
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     library.avalign_from_features.argtypes = [
-        *[pointer] * 2, *[whole] * 6, *[pointer] * 3, real, whole, real, *[pointer] * 8, whole,
+        *[pointer] * 2, *[integer] * 6, *[pointer] * 3, real, integer, real, *[pointer] * 8, integer,
     ]  # fmt: skip
     library.avalign_from_cost.argtypes = [
-        pointer, *[whole] * 3, *[pointer] * 3, real, whole, real, *[pointer] * 5, whole,
+        pointer, *[integer] * 3, *[pointer] * 3, real, integer, real, *[pointer] * 5, integer,
     ]  # fmt: skip
     library.avalign_bracket_from_features.argtypes = [
-        *[pointer] * 2, *[whole] * 5, *[pointer] * 4, real, *[pointer] * 2, whole,
+        *[pointer] * 2, *[integer] * 5, *[pointer] * 4, real, *[pointer] * 2, integer,
     ]  # fmt: skip
     library.avalign_bracket_from_cost.argtypes = [
-        pointer, *[whole] * 3, *[pointer] * 4, real, *[pointer] * 2, whole,
+        pointer, *[integer] * 3, *[pointer] * 4, real, *[pointer] * 2, integer,
     ]  # fmt: skip
-    library.avalign_product_rate.argtypes = [whole, whole]
+    library.avalign_product_rate.argtypes = [integer, integer]
     library.avalign_product_rate.restype = ctypes.c_double
     return library
 
@@ -243,18 +243,18 @@ def _processor() -> str:
 
 
 def _cache_folder() -> Path:
-    places, why = [], ""
+    folders, why = [], ""
     try:
-        places.append(cache_folder())
+        folders.append(cache_folder())
     except AvalignError as error:
         why = str(error)
-    places.append(Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}")
-    for folder in places:
+    folders.append(Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}")
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.access(folder, os.W_OK) and who_else(folder) is None:
                 return folder.resolve()
         except OSError:
             continue
-    why = why or who_else(places[0]) or f"{places[0]} cannot be written"
+    why = why or who_else(folders[0]) or f"{folders[0]} cannot be written"
     raise Unavailable(f"nowhere to keep the CPU kernel: {why} (set AVALIGN_CACHE to a folder of your own)")

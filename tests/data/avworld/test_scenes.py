@@ -20,8 +20,8 @@ from matplotlib.colors import rgb_to_hsv
 from scipy.stats import chisquare
 
 from avalign.data.avworld import AvWorld, questions, scenes
-from avalign.data.avworld import audio as sounds
-from avalign.data.avworld import images as pictures
+from avalign.data.avworld import audio as audio_synthesis
+from avalign.data.avworld import images as image_synthesis
 from avalign.data.avworld.audio import CLASSES
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
 from avalign.types import TASKS
@@ -72,11 +72,11 @@ class Still(np.random.Generator):
 @quick
 @given(seeds, st.sampled_from(CLASSES), st.sampled_from(CLASSES))
 def test_a_box_holds_the_pixels_of_its_thing_exactly(seed: int, name: str, behind: str) -> None:
-    places = pictures.place(2, SIZE, np.random.default_rng(seed))
-    with_it, boxes = pictures.render(
+    places = image_synthesis.sample_boxes(2, SIZE, np.random.default_rng(seed))
+    with_it, boxes = image_synthesis.render(
         [(behind, places[0]), (name, places[1])], SIZE, Still(np.random.PCG64(seed))
     )
-    without, _ = pictures.render([(behind, places[0])], SIZE, Still(np.random.PCG64(seed)))
+    without, _ = image_synthesis.render([(behind, places[0])], SIZE, Still(np.random.PCG64(seed)))
     rows, columns = np.nonzero((with_it != without).any(2))
     extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert boxes[1] == pytest.approx([edge / SIZE for edge in extent])
@@ -87,7 +87,7 @@ def test_a_box_holds_the_pixels_of_its_thing_exactly(seed: int, name: str, behin
 def hued(image: np.ndarray, name: str) -> np.ndarray:
     """(h, w) bool: pixels in the hue of a class, more saturated than the ground mostly is."""
     hue, saturation, _ = np.moveaxis(rgb_to_hsv(image / 255), 2, 0)
-    away = np.abs((hue - pictures.LOOKS[name].hue + 0.5) % 1 - 0.5)
+    away = np.abs((hue - image_synthesis.LOOKS[name].hue + 0.5) % 1 - 0.5)
     return (away < 0.07) & (saturation > 0.5)
 
 
@@ -177,7 +177,8 @@ def test_every_event_has_the_voice_of_its_class(heard: list[tuple[Scene, np.ndar
     rng = np.random.default_rng(11)
     means = {
         name: np.mean(
-            [timbre(32767 * sounds.render([(name, 0, 1.2)], 1.2, RATE, rng)) for _ in range(12)], axis=0
+            [timbre(32767 * audio_synthesis.render([(name, 0, 1.2)], 1.2, RATE, rng)) for _ in range(12)],
+            axis=0,
         )
         for name in CLASSES
     }
@@ -197,14 +198,16 @@ def sounding() -> list[tuple[Scene, list[str]]]:
     """2,000 scenes in which one thing seen is heard, with their things from back to front."""
     order: list[list[str]] = []
     with pytest.MonkeyPatch.context() as patch:
-        render = pictures.render
+        render = image_synthesis.render
 
         def watched(objects: list[Any], size: int, rng: np.random.Generator) -> Any:
             order.append([name for name, _ in objects])
             return render(objects, size, rng)
 
-        patch.setattr(pictures, "render", watched)
-        patch.setattr(sounds, "render", lambda events, seconds, rate, rng: np.zeros(1))  # the slow half
+        patch.setattr(image_synthesis, "render", watched)
+        patch.setattr(
+            audio_synthesis, "render", lambda events, seconds, rate, rng: np.zeros(1)
+        )  # the slow half
         indices = scenes.indices_with(("solo", "offscreen"), 2_860)[:2_000]
         made = [scenes.make(int(index), (9, 0))[0] for index in indices]
     return list(zip(made, order, strict=True))
