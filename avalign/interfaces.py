@@ -48,12 +48,12 @@ class Part(Component, Protocol):
 
 
 class ImageEncoder(Part, Protocol):
-    """Pictures to patch tokens. It gets the frames of a video one by one."""
+    """Images to patch tokens. It gets the frames of a video one by one."""
 
     width: int  # d, of a token
-    token_count: int  # n, of a picture
+    token_count: int  # n, of an image
     # (h, w, 3) uint8, of any size -> (...) float32, a row of what forward takes. It must not be cropped:
-    # boxes are in 0..1 of the whole picture. An object without weights, which loader processes are given
+    # boxes are in 0..1 of the whole image. An object without weights, which loader processes are given
     preprocessing: Callable[[np.ndarray], Tensor]
 
     @abstractmethod
@@ -65,7 +65,7 @@ class ImageEncoder(Part, Protocol):
 
 
 class AudioEncoder(Part, Protocol):
-    """Sounds to tokens in order of time."""
+    """Audio to tokens in order of time."""
 
     width: int  # d, of a token
     token_count: int  # m, of the longest clip

@@ -56,7 +56,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class AudioAnnotation:
-    """Sound from `start` to `end` seconds of a file (all of it: None), with what is heard in it."""
+    """Audio from `start` to `end` seconds of a file (all of it: None), with what is heard in it."""
 
     id: str
     split: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from avalign.data.manifest.record import Record
 
-BOX_AREAS = (0.01, 0.05, 0.1, 0.25, 0.5)  # shares of the picture, between which boxes are counted
+BOX_AREAS = (0.01, 0.05, 0.1, 0.25, 0.5)  # shares of the image, between which boxes are counted
 LENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds, between which intervals are counted
 Key = tuple[str, str, str]  # task, source, split
 

@@ -41,7 +41,7 @@ def show(
     """Write `count` records of the manifest in `folder`, drawn by `seed`, as a page. Returns how many it has.
 
     Each task that fits has its share of them, as far as it has so many. root: what media paths start from;
-    a file that cannot be read is told on the page in its place. seconds: of each sound, from its begin.
+    a file that cannot be read is told on the page in its place. seconds: of each audio clip, from its begin.
     follow_links: also read what a link leads to outside the root
     """
     for name, value, known in (("task", task, TASKS), ("split", split, SPLITS)):

@@ -1,4 +1,4 @@
-"""A report of bench-loss as tables, as JSON and as a picture."""
+"""A report of bench-loss as tables, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_json(report: dict[str, Any], path: Path) -> None:
 def plot(report: dict[str, Any], path: Path) -> bool:
     """For each problem: time with its quartiles, and the error of the gradient.
 
-    Returns: whether there is a picture: not where nothing was measured
+    Returns: whether there is a figure: not where nothing was measured
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -48,9 +48,9 @@ def check(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; FOLDER/check if not given.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
-    min_rate: Annotated[int, typer.Option(help="Sample rate that a sound should have, Hz.")] = 16_000,
-    min_side: Annotated[int, typer.Option(help="Pixels that a picture's shorter side should have.")] = 32,
-    silence: Annotated[float, typer.Option(help="A sound is silent below, dB of full scale.")] = -60.0,
+    min_rate: Annotated[int, typer.Option(help="Sample rate that audio should have, Hz.")] = 16_000,
+    min_side: Annotated[int, typer.Option(help="Pixels that an image's shorter side should have.")] = 32,
+    silence: Annotated[float, typer.Option(help="Audio is silent below, dB of full scale.")] = -60.0,
     clipped: Annotated[float, typer.Option(help="Share of samples that may be at full scale.")] = 0.001,
     share: Annotated[float, typer.Option(help="Share of a task that one class may have.")] = 0.5,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
@@ -94,9 +94,9 @@ def show(
     label: Annotated[str | None, typer.Option(help="Only of this class.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Samples shown.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each sound, at most.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each audio clip, at most.")] = 10.0,
 ) -> None:
-    """Write samples of a manifest as a page: pictures with boxes, sounds with intervals and a player."""
+    """Write samples of a manifest as a page: images with boxes, audio with intervals and a player."""
     from avalign.avfit.show import show as show_samples
 
     root = media or (folder if folder.is_dir() else folder.parent)
@@ -130,7 +130,7 @@ def build(
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
     media: Annotated[
-        str, typer.Option(help="require: refuse what lacks its picture or sound; skip: do not look.")
+        str, typer.Option(help="require: refuse what lacks its image or audio; skip: do not look.")
     ] = "require",
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read what links lead to outside the root.")

@@ -95,7 +95,7 @@ def score(
         bool, typer.Option("--allow-partial", help="Score only the records that were answered.")
     ] = False,
     media: Annotated[
-        Path | None, typer.Option(help="Where sounds lie, for the length of clips; none has to.")
+        Path | None, typer.Option(help="Where audio files lie, for the length of clips; none has to.")
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Where heat maps lie; the predictions' folder if not given.")
@@ -134,12 +134,12 @@ def score(
 def predict(
     run: RunFolder,
     text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    image: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Picture.")] = None,
+    image: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Image.")] = None,
     audio: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Recording.")] = None,
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("answer.png"),
+    out: Annotated[Path, typer.Option(help="Figure to write.")] = Path("answer.png"),
     trust_code: TrustCode = False,
 ) -> None:
-    """Ask a trained model about a picture and a recording."""
+    """Ask a trained model about an image and a recording."""
     recipe_of(run)  # before anything heavy is loaded
     from avalign.evaluation.predict import predict as ask
 

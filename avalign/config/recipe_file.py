@@ -57,7 +57,7 @@ def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe.
+    """`dump` into a file, atomically: a run killed here leaves no half recipe.
 
     Components from files in the recipe's own folder are named from there, so that it can be moved.
     """

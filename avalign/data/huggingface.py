@@ -90,7 +90,7 @@ def record_features() -> Any:
 def shard_features(folder: str | Path) -> Any:
     """datasets.Features of a folder of shards: the record as `json`, and every kind of media file as bytes.
 
-    A media column is None for the records that have another kind: image.jpg, where the picture is a .png.
+    A media column is None for the records that have another kind: image.jpg, where the image is a .png.
     """
     from datasets import Features, Value
 

@@ -1,4 +1,4 @@
-"""What a number decides: the random state of a sample, and its place in a random order of n things."""
+"""What a number decides: the random state of a sample, and its index in a permutation of n things."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_state(seed: int, split: str, task: str, index: int) -> np.random.Gene
 
 
 def permuted(index: int, count: int, key: Sequence[int]) -> int:
-    """Where `place` of 0..count-1 goes in the order that `key` decides: a permutation of 0..count-1.
+    """Where `index` of 0..count-1 goes in the permutation of 0..count-1 that `key` decides.
 
     A Feistel network on pairs (left, right) of Z_a x Z_b, a * b the first product of near-equal sides that is
     not below `count`, walked on until it lands below `count` (Black and Rogaway, "Ciphers with arbitrary
@@ -30,7 +30,7 @@ def permuted(index: int, count: int, key: Sequence[int]) -> int:
     less than count + a: one evaluation is nearly always enough.
     """
     if not 0 <= index < count:
-        raise ValueError(f"place {index} is not below {count}")
+        raise ValueError(f"index {index} is not below {count}")
     a = isqrt(count - 1) + 1
     b = -(-count // a)
     rounds = _rounds(tuple(key))

@@ -12,7 +12,7 @@ MEDIA = "<image><audio>"
 
 
 def phrase(choices: Sequence[str], rng: np.random.Generator, **slots: str) -> str:
-    """An instruction in one of several wordings, its slots filled, picture and sound before it."""
+    """An instruction in one of several wordings, its slots filled, image and audio before it."""
     return MEDIA + choices[int(rng.integers(len(choices)))].format(**slots)
 
 

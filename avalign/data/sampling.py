@@ -1,4 +1,4 @@
-"""What training draws from a source: a sequence in which a draw's number decides all about it.
+"""The dataset of training: samples of a source, each decided by its number alone.
 
 So a resumed run, another number of processes and another number of loader workers see the same samples.
 """
@@ -19,7 +19,7 @@ from avalign.media.file import MediaError
 from avalign.offered import completed
 from avalign.types import Batch, Sample
 
-ATTEMPTS = 50  # bad draws in a row after which the data, not a sample, is at fault
+ATTEMPTS = 50  # bad samples in a row after which the data, not a sample, is at fault
 
 Sampled = tuple[Sample, list[str]]
 
@@ -62,7 +62,7 @@ class TrainingDataset(Dataset[Sampled]):
         rng = None
         skipped: list[str] = []
         for _ in range(ATTEMPTS):
-            if skipped:  # any other: the next of its task may be another draw's
+            if skipped:  # any other: the next of its task may be another number's
                 rng = np.random.default_rng((*self.seed, number, 1)) if rng is None else rng
                 task = self.mixture.names[int(rng.choice(len(self.shares), p=self.shares))]
                 index = int(rng.integers(2**31))
@@ -87,7 +87,7 @@ class TrainingDataset(Dataset[Sampled]):
             return str(error)
 
     def after(self) -> dict[str, int]:
-        """What `first` has to be for draws that go on behind these."""
+        """What `first` has to be for samples that go on behind these."""
         sampled = self.mixture.before(self.count)
         return {task: self.first.get(task, 0) + sampled.get(task, 0) for task in {**self.first, **sampled}}
 

@@ -55,7 +55,7 @@ class ClipImageEncoder(nn.Module, ImageEncoder):
     pretrained: load the model's weights. False: random ones in the model's shapes, without asking the hub for
                 OpenAI's four models
     config:     fields of transformers' CLIPVisionConfig in place of the model's, with `pretrained: false`
-    size:       px, both sides, a multiple of a patch's; pictures are squeezed to a square of this size. The
+    size:       px, both sides, a multiple of a patch's; images are squeezed to a square of this size. The
                 model's own when not given, else its position embeddings are resampled, as timm does it
     min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below that is
                 named by a warning and in `loaded`
@@ -88,7 +88,7 @@ class ClipImageEncoder(nn.Module, ImageEncoder):
             settings.image_size = size
         self.size, patch, self.width = settings.image_size, settings.patch_size, settings.hidden_size
         if not isinstance(patch, int) or not isinstance(self.size, int) or settings.num_channels != 3:
-            raise AvalignError(f"{model}: only towers of square pictures and patches in RGB are known here.")
+            raise AvalignError(f"{model}: only towers of square images and patches in RGB are known here.")
         if self.size % patch:
             below = self.size // patch * patch
             near = " or ".join(str(n) for n in (below, below + patch) if n)

@@ -30,14 +30,14 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
     pretrained: load the weights that `model` stands for, from the Hugging Face hub, its cache, or the folder
     checkpoint: local file (.safetensors; .pth and .bin as tensors only), loaded instead of those; by timm's
                 names or the original's
-    size:       px, both sides, a multiple of a patch's; pictures are squeezed to a square of this size. The
+    size:       px, both sides, a multiple of a patch's; images are squeezed to a square of this size. The
                 model's own when not given, else its position embeddings are resampled as timm does it
     min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below that is
                 named by a warning and in `loaded`
 
     Shapes: (b, 3, size, size) -> (b, n, width), patches row by row; CLIP ViT-B/16 has 196 of width 768.
             Of a network that gives a feature map (ConvNeXt, ResNet, Swin) the cells of its last map
-    Pictures are normalised by the mean and deviation that the weights were trained with, and resized by their
+    Images are normalised by the mean and deviation that the weights were trained with, and resized by their
     filter. What serves a pooled vector only (attention pooling, a norm after pooling, classifiers) is left
     away: all weights that are left reach the patches.
     timm has OpenAI's CLIP twice: under `_clip_quickgelu_` with the activation that it was trained with, under

@@ -131,16 +131,16 @@ def create(found: Network, size: int | None) -> Any:
 
 
 def side(model: Any, settings: dict[str, Any], found: Network, size: int | None) -> int:
-    """px of the square pictures that the model takes."""
+    """px of the square images that the model takes."""
     channels, height, width = settings["input_size"]
     if channels != 3:
-        raise AvalignError(f"{found.written}: takes {channels} channels; pictures here have 3.")
+        raise AvalignError(f"{found.written}: takes {channels} channels; images here have 3.")
     if size is not None:
         return size
     height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
     if height != width:
         raise AvalignError(
-            f"{found.written}: takes pictures of {height} x {width} px; set `size` for square ones, to which "
+            f"{found.written}: takes images of {height} x {width} px; set `size` for square ones, to which "
             "its position embeddings are resampled."
         )
     return int(height)

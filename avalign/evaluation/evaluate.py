@@ -1,6 +1,6 @@
-"""Score anything that answers: five tasks, trivial answers beside it, and it without sound or picture.
+"""Score anything that answers: five tasks, trivial answers beside it, and it without audio or image.
 
-What answers may be a model (its source then decodes pictures and sounds) or a file of predictions
+What answers may be a model (its source then decodes images and audio clips) or a file of predictions
 (external.py); everything after the answers is the same.
 """
 
@@ -57,7 +57,7 @@ def evaluate(
     samples: of each task; "all", or more than a split has: every one that it has
     batch_size: how many are answered at once
     bootstrap: resamples behind each 95 % interval; 0 for none
-    modality_check: answer again without the sound, and without the picture
+    modality_check: answer again without the audio, and without the image
     figures: drawn of each task's first samples to out/pictures, if the answerer can `explain`
     progress: called with task, samples answered, samples to answer
     notes: what else scores.json is to say, asked for when all is answered
@@ -164,11 +164,11 @@ def _sample(source: Samples, split: str, task: str, index: int) -> Sample:
 def _ask(
     answerer: Answerer, task: Task, asked: Sequence[Sample], answered: Answered, modality_check: bool
 ) -> None:
-    """Adds the answers to these samples, and those without sound and without picture."""
+    """Adds the answers to these samples, and those without audio and without image."""
     maps: Sequence[np.ndarray | None] = [None] * len(asked)
     if isinstance(task, Mapped) and isinstance(answerer, Mapper):
-        given = answerer.answer_with_maps(asked)
-        answers, maps = [text for text, _ in given], [heat for _, heat in given]
+        pairs = answerer.answer_with_maps(asked)
+        answers, maps = [text for text, _ in pairs], [heat for _, heat in pairs]
     else:
         answers = answerer.answer(asked)
     answered.answers += _checked(answerer, asked, answers)
@@ -194,7 +194,7 @@ def _checked(answerer: Answerer, samples: Sequence[Sample], said: list[str]) -> 
 
 
 def _without_media(sample: Sample) -> Sample:
-    """What scoring needs: the truth, and how long the sound is (a view of one zero; no memory)."""
+    """What scoring needs: the truth, and how long the audio is (a view of one zero; no memory)."""
     sample = sample.without(image=True)
     return (
         sample

@@ -1,7 +1,7 @@
 """Score the answers of any other model: `avalign score MANIFEST PREDICTIONS.jsonl --out DIR`.
 
 The answers take the model's place (predictions.py), the manifest's records without their media that of its
-source, and everything else is as in evaluate.py. No picture or sound has to exist.
+source, and everything else is as in evaluate.py. No image or audio has to exist.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Questions(Samples):
     """A manifest's samples of one split without their media: of all records, or only of those in `said`.
 
     IGATL needs the clip's length: it is that of the record's span, what `provenance["seconds"]` says, what
-    stands in the prediction's line (a run's own answers have it), or how long the sound file lasts, whichever
+    stands in the prediction's line (a run's own answers have it), or how long the audio file lasts, whichever
     is there first; else it is not known, and taken as IGATL does. `lengths` counts which it was.
     """
 
@@ -87,7 +87,7 @@ class Questions(Samples):
         return {} if found is None else {CLIP_SECONDS: found}
 
     def _size(self, record: Record) -> dict[str, Any]:
-        """The picture's width and height in pixels, which boxes in pixels need: what the provenance says, or
+        """The image's width and height in pixels, which boxes in pixels need: what the provenance says, or
         the file."""
         if "image_size" in record.provenance or self.unit != "pixels" or record.image is None:
             return {}
@@ -99,7 +99,7 @@ class Questions(Samples):
             ).shape
         except MediaError as error:
             raise AvalignError(
-                f"--box-unit pixels needs each picture's size: record {record.id!r} has no image_size in its "
+                f"--box-unit pixels needs each image's size: record {record.id!r} has no image_size in its "
                 f"provenance, and {error}"
             ) from error
         return {"image_size": [shape[1], shape[0]]}

@@ -10,7 +10,7 @@ from avalign.types import Sample
 
 
 def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: Path | None = None) -> str:
-    """The answer of the run's model; the picture of it is written to `out` (answer.png when not given).
+    """The answer of the run's model; a figure of it is written to `out` (answer.png when not given).
 
     text: the question; "<image>" and "<audio>" are put in front of it where it does not place them itself
     """

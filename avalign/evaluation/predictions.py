@@ -1,6 +1,6 @@
 """Answers from a file instead of from a model.
 
-A line is {"id": the record's, "answer": text}, for ARIG with a heat map over the picture if there is one:
+A line is {"id": the record's, "answer": text}, for ARIG with a heat map over the image if there is one:
 "heat_map": the name of a .npy file below the folder of maps, or the map itself, a list of rows. For IGATL
 "clip_seconds" may say how long the clip lasts. What a run wrote of its own answers, eval/<task>.jsonl, is
 such a file.

@@ -27,7 +27,7 @@ class Answered:
     """A task's samples, without their media, and what was answered to each.
 
     maps:    this sample's share in the metrics of its heat map; None where no map came
-    without: the answers to the same samples with sound or picture taken away, by the name of the check
+    without: the answers to the same samples with audio or image taken away, by the name of the check
     """
 
     samples: list[Sample] = field(default_factory=list)

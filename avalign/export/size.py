@@ -24,7 +24,7 @@ from avalign.model.build import build_model, trained_parts
 from avalign.model.model import PARTS, AudioVisualLM
 from avalign.types import Batch, Tokens
 
-PROMPT, RESPONSE = 64, 32  # text tokens of a sample, beside those of picture and sound
+PROMPT, RESPONSE = 64, 32  # text tokens of a sample, beside those of image and audio
 GIB = 2**30
 CARDS = (24, 48, 80, 141)  # GiB
 BATCHES = (1, 8, 32)
@@ -68,7 +68,7 @@ class Memory:
 @dataclass(frozen=True)
 class Size:
     parts: tuple[Part, ...]
-    prompt: int  # tokens of a sample that the language model reads: picture, sound and text
+    prompt: int  # tokens of a sample that the language model reads: image, audio and text
     memory: tuple[Memory, ...]
 
 
@@ -183,7 +183,7 @@ def _run(model: AudioVisualLM, batch: int, low: bool) -> _Shown:
 
 
 def _blank(batch: int, image_shape: tuple[int, ...], audio_shape: tuple[int, ...]) -> Batch:
-    """A batch of samples with pictures and sounds of these shapes, and text as long as is assumed."""
+    """A batch of samples with images and audio clips of these shapes, and text as long as is assumed."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(batch, *shape, dtype=dtype)

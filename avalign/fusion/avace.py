@@ -1,4 +1,4 @@
-"""Meerkat's adapters: picture and sound attend to each other, and the attention is returned to be judged."""
+"""Meerkat's adapters: image and audio attend to each other, and the attention is returned to be judged."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Attend(nn.Module):
 class AvaceAdapters(nn.Module, Fusion):
     """Two-way cross attention between patches and audio tokens, with both attention maps.
 
-    The time of a video's frames is said as that of the sound is, so that the two can be compared.
+    The time of a video's frames is said as that of the audio is, so that the two can be compared.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
     Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's

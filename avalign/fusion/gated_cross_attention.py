@@ -48,7 +48,7 @@ class GatedCrossAttention(nn.Module, Fusion):
     last layer, averaged over heads.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
-    Source: Flamingo, arXiv:2204.14198, section 2.2. There text asks and pictures answer; here each modality
+    Source: Flamingo, arXiv:2204.14198, section 2.2. There text asks and images answer; here each modality
             asks the other, and tokens with a place or a time bring it along
 
     layers:  of attention, both ways each

@@ -36,7 +36,7 @@ class FourierEmbedding(nn.Module):
 
 
 def spans_of(tokens: Tokens) -> Tensor | None:
-    """Start and end of each token in seconds: (n, 2) of a sound, (b, n, 2) of a video, None of a still."""
+    """Start and end of each token in seconds: (n, 2) of audio, (b, n, 2) of a video, None of a still."""
     if tokens.frame_times is not None:  # a frame is a moment: a span without length
         return tokens.frame_times[..., None].expand(*tokens.frame_times.shape, 2)
     return tokens.times
@@ -59,7 +59,7 @@ class TimeEmbedding(nn.Module):
 class PositionEmbedding(nn.Module):
     """Embedding of each token's box and of its seconds, summed; zeros for what is not known of a token.
 
-    Pictures, videos and sounds share one embedding of time: the same second is the same vector.
+    Images, videos and audio share one embedding of time: the same second is the same vector.
     -> (n, dim) or (b, n, dim)
 
     seconds: length that the time features span

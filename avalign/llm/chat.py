@@ -1,7 +1,7 @@
 """Questions and answers as ids, in the form that a tokenizer's chat template gives them.
 
-The instruction's `<image>` and `<audio>` places become rows of IMAGE and AUDIO ids, one for every token that
-will be put there. The ids are negative, so that no tokenizer and no embedding table has to change.
+The instruction's placeholders `<image>` and `<audio>` become rows of IMAGE and AUDIO ids, one for every token
+that will be put there. The ids are negative, so that no tokenizer and no embedding table has to change.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ TEMPLATES = {
 _SAID = "An answer, said once."  # found again in what a template makes of it
 
 
-def template_named(given: str) -> str:
+def template_named(option: str) -> str:
     """The template that an option stands for: a name of TEMPLATES, a file, or Jinja itself."""
-    if given in TEMPLATES:
-        return TEMPLATES[given]
-    if "{{" in given or "{%" in given:
-        return given
-    if Path(given).is_file():
-        return Path(given).read_text(encoding="utf-8")
+    if option in TEMPLATES:
+        return TEMPLATES[option]
+    if "{{" in option or "{%" in option:
+        return option
+    if Path(option).is_file():
+        return Path(option).read_text(encoding="utf-8")
     raise AvalignError(
-        f"model.llm.template: {given!r} is no known template, no file, and no Jinja either (that holds "
-        f"'{{{{' or '{{%').{suggest(given, TEMPLATES)}"
+        f"model.llm.template: {option!r} is no known template, no file, and no Jinja either (that holds "
+        f"'{{{{' or '{{%').{suggest(option, TEMPLATES)}"
     )
 
 
 class Chat:
     """A tokenizer and the form in which its model reads questions and writes answers.
 
-    system: what stands before the first question, where the template has a place for it
+    system: what stands before the first question, where the template has room for it
     end_id: of the token that ends an answer: the first one behind it in the template that is a single token
             by definition (<|eot_id|>, <end_of_turn>, <|im_end|>, ...), else the tokenizer's end of text
     """
@@ -69,7 +69,7 @@ class Chat:
         if tokenizer.chat_template is None:
             tokenizer.chat_template = TEMPLATES["plain"]
         self.tokenizer, self.system = tokenizer, system
-        # a copy that knows the places, so that the text around them is cut as around any special token
+        # a copy that knows the placeholders, so that the text around them is cut as around any special token
         self._reader = copy.deepcopy(tokenizer)
         self._reader.add_tokens([AddedToken(p, special=True, normalized=False) for p in PLACEHOLDERS])
         self._fast = getattr(self._reader, "backend_tokenizer", None)  # the same ids in a third of the time
@@ -101,7 +101,7 @@ class Chat:
         return text
 
     def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
-        """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
+        """Ids of a prompt, its placeholders widened to as many ids as tokens will fill them."""
         for placeholder in PLACEHOLDERS:
             if instruction.count(placeholder) > 1:
                 raise ValueError(f"instruction {instruction!r} has more than one {placeholder}")

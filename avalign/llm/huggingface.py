@@ -27,8 +27,8 @@ class HuggingFaceLlm(LanguageModel):
                   avalign/llm/shapes.py; no tokenizer is loaded before there is text
     config:       fields of the model's configuration in place of its own, with `pretrained: false`; with
                   model_type among them, all of it
-    tokenizer:    hub id or folder, the model's own when not given; digits: one built from the source's texts,
-                  every digit a token
+    tokenizer:    hub id or folder, the model's own when not given; digits: one built from the source's
+                  corpus, every digit a token
     template:     chat template where the tokenizer has none, or another than its own: plain, vicuna, llama-2,
                   a Jinja file, or Jinja itself. Thinking is turned off where a template can
     system:       prompt, where the template takes one

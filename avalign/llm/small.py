@@ -54,7 +54,7 @@ def _without_placeholders(text: str) -> str:
 
 
 class SmallLlama(LanguageModel):
-    """A Llama trained from scratch, with a tokenizer built from the source's texts (numbers digit by digit).
+    """A Llama trained from scratch, with a tokenizer built from the source's corpus (numbers digit by digit).
 
     hidden:    width of the model
     layers:    number of blocks

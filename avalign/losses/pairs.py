@@ -1,4 +1,4 @@
-"""Every image of a batch against every sound of it, over all processes: what contrastive losses compare."""
+"""Every image of a batch against every audio clip, over all processes: what contrastive losses compare."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BLOCK = 2**24  # similarities of tokens that are held at a time: 64 MB of float3
 
 @dataclass(frozen=True)
 class Pairs:
-    """How alike the images and sounds of b samples are to those of all `total` samples, in -1..1.
+    """How alike the images and audio clips of b samples are to those of all `total` samples, in -1..1.
 
-    Shapes: forth (b, total), a sample's image with every sound; back (b, total), its sound with every image;
+    Shapes: forth (b, total), a sample's image with every audio; back (b, total), its audio with every image;
             own (b, total) bool, True where the other is the sample itself; negative (b, total) bool, True
-            where the two are of different pairs; is_pair (b,) bool, samples with an image and a sound
+            where the two are of different pairs; is_pair (b,) bool, samples with an image and audio
     """
 
     forth: Tensor
@@ -136,7 +136,7 @@ def _pool(tokens: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def _max_mean(image: Tensor, audio: Tensor, image_mask: Tensor, audio_mask: Tensor, both: bool) -> Tensor:
-    """Every image with every sound: (b, n, d) and (c, m, d) of length 1 -> (b, c), in blocks of images."""
+    """Every image with every audio: (b, n, d) and (c, m, d) of length 1 -> (b, c), in blocks of images."""
     images = max(1, BLOCK // (image.shape[1] * audio.shape[0] * audio.shape[1]))
     rows = []
     for patches, real in zip(image.split(images), image_mask.split(images), strict=True):

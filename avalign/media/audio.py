@@ -1,4 +1,4 @@
-"""Sound out of containers and compressed files, by PyAV, every sample at its time on the file's clock."""
+"""Audio out of containers and compressed files, by PyAV, every sample at its time on the file's clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avalign.media.file import END_SLACK, MediaError, MediaFile, too_short
 EARLIER = (Fraction(1, 2), 2, 8)
 BACK = 1.0  # seconds by which time stamps that go back are not an overlap, but begin anew
 UNSTAMPED = ("ac3",)  # formats whose stamps FFmpeg counts from rounded lengths: they drift, and none is taken
-EXACT = (  # codecs whose sound is the same, at the same place, after a seek; and pcm_ but for OTHER_PCM
+EXACT = (  # codecs whose audio is the same, at the same place, after a seek; and pcm_ but for OTHER_PCM
     *("flac", "alac", "aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus", "libopus"),
     *("vorbis", "adpcm_ms", "adpcm_ima_wav"),
 )
@@ -29,7 +29,7 @@ ROUNDING = 0.015  # seconds that a time stamp may be off: less than any packet t
 
 
 def decode_audio(path: MediaFile, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
-    """Sound from `start` to `end` seconds of the file's clock: (samples, channels) float32, and Hz.
+    """Audio from `start` to `end` seconds of the file's clock: (samples, channels) float32, and Hz.
 
     why_not: why the file is being tried as a container, said when it is none either
     """
@@ -57,7 +57,7 @@ def _part(
     start: float,
     end: float | None,
 ) -> tuple[np.ndarray | None, float]:
-    """The sound from `start` to `end`, None where there is less; and when what was decoded ends, in s."""
+    """The audio from `start` to `end`, None where there is less; and when what was decoded ends, in s."""
     found, first, reached = [], round(start * rate), 0
     last = None if end is None else round(end * rate)
     if last == first:
@@ -80,7 +80,7 @@ def _part(
 def decoded_audio(
     container: Any, stream: Any, gaps: list[tuple[float, float]]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """All the sound of a container just opened, as `continuous` gives it. gaps: is given those found"""
+    """All the audio of a container just opened, as `continuous` gives it. gaps: is given those found"""
     stamped = _from_the_beginning(container, stream)
     return continuous(stamped, int(stream.rate), _rounded(stream), gaps=gaps)
 
@@ -92,7 +92,7 @@ def continuous(
     start: float = 0.0,
     gaps: list[tuple[float, float]] | None = None,
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """The sound piece by piece, from `start` seconds or before on: where a piece begins, in samples of the
+    """The audio piece by piece, from `start` seconds or before on: where a piece begins, in samples of the
     file's clock, and its samples, (samples, channels) float32.
 
     Each begins where the one before ends. There is silence before the stream begins and where time stamps
@@ -120,7 +120,7 @@ def continuous(
             if abs(lost - due) <= rounded:
                 due = lost
         if due - at > LONGEST_GAP * rate:
-            raise ValueError(f"its sound's time stamps jump from {at / rate:.2f} s to {due / rate:.2f} s")
+            raise ValueError(f"its audio's time stamps jump from {at / rate:.2f} s to {due / rate:.2f} s")
         if gaps is not None and due > at:
             gaps.append((at / rate, (due - at) / rate))
         while at < due:  # by the second, whatever is claimed
@@ -256,7 +256,7 @@ def _grid(container: Any, stream: Any) -> Callable[[int, int], int]:
 
 
 def audio_seconds(path: MediaFile, why_not: str) -> float:
-    """How long a file's sound lasts on the file's clock, as it decodes: headers guess, lie of files that were
+    """How long a file's audio lasts on the file's clock, as it decodes: headers guess, lie of files that were
     cut off, and count what codecs pad. why_not: as for `decode_audio`"""
     with opened(path, why_not) as container:
         stream = stream_of(container, "audio", path)

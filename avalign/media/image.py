@@ -1,4 +1,4 @@
-"""Pictures as they are seen, whatever pixels their files store; and boxes drawn on stored pixels."""
+"""Images as they are seen, whatever pixels their files store; and boxes drawn on stored pixels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNREAD = {  # first bytes at their place -> the format, and what it takes
 def oriented(stored: Image) -> np.ndarray:
     """(height, width, 3) uint8, upright; a ValueError where what is white cannot be told.
 
-    Of an animation or of several pages the first is the picture. 16 bits a channel keep their upper 8: white
+    Of an animation or of several pages the first is the image. 16 bits a channel keep their upper 8: white
     is 65535, also where a camera used 12 of them. Colour profiles are left alone, as by those who trained the
     public encoders.
     """
@@ -79,7 +79,7 @@ def head_of(file: str) -> bytes:
 
 
 def unread_format(head: bytes) -> str | None:
-    """What the first bytes of a picture that Pillow does not know tell of its format."""
+    """What the first bytes of an image that Pillow does not know tell of its format."""
     return next((said for (at, mark), said in UNREAD.items() if head[at:].startswith(mark)), None)
 
 
@@ -100,7 +100,7 @@ def stored_frame(file: str | Path) -> tuple[int, tuple[int, int]]:
 
 
 def turned(box: Box, orientation: int) -> Box:
-    """A box in 0..1 of the stored pixels -> in 0..1 of the picture as it is seen."""
+    """A box in 0..1 of the stored pixels -> in 0..1 of the image as it is seen."""
     x0, y0, x1, y1 = box
     return {
         1: (x0, y0, x1, y1),

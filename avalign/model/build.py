@@ -52,7 +52,7 @@ def build_source(recipe: Recipe) -> Source:
 def build_model(recipe: Recipe, corpus: Sequence[str] | Path) -> AudioVisualLM:
     """The model as it is before training.
 
-    texts: what a tokenizer is built from, if the language model builds its own; or the folder of one
+    corpus: what a tokenizer is built from, if the language model builds its own; or the folder of one
     """
     parts = recipe.model
     image = _make("image_encoder", "model.image_encoder", parts.image_encoder)

@@ -1,4 +1,4 @@
-"""What frozen encoders made of media, kept on disk: each picture and sound is encoded once."""
+"""What frozen encoders made of media, saved on disk: each image and audio clip is encoded once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 @dataclass
 class Counts:
-    """Inputs read from disk, and computed: then kept, or not kept as the folder was full."""
+    """Inputs read from disk, and computed: then saved, or not saved as the folder was full."""
 
     read: int = 0
     saved: int = 0
@@ -38,9 +38,9 @@ class FeatureCache:
     So any change of media, preprocessing, encoder, weights or precision is another entry; nothing has to be
     told that it is out of date. (Weights changed through `.data`, behind autograd's back, are not noticed.)
     An encoder with a weight that learns is never cached. Several processes may share a folder: entries are
-    written whole, and all would write the same.
+    written atomically, and all would write the same.
 
-    folder:  where entries are kept, one file an input
+    folder:  where entries are saved, one file an input
     dtype:   "float32", exact, or "float16", half the size; a first use gives the same as later ones
     most:    bytes; when the folder holds more, nothing is added
     options: by part, what else than its weights decides what an encoder does (its name, its options)
@@ -140,7 +140,7 @@ class FeatureCache:
         return entry
 
     def tell(self) -> None:
-        """Say on stderr what was read and kept since the last time."""
+        """Say on stderr what was read and saved since the last time."""
         c = self.counts
         if c.read or c.saved or c.not_saved:
             full = f", {c.not_saved} computed and not kept: full (data.features_gib)" if c.not_saved else ""

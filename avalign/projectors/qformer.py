@@ -36,11 +36,11 @@ class QFormer(nn.Module, Projector):
     heads:       of each attention; they share `hidden`
     cross_every: the first layer reads the tokens, and every so manyth after it
     instruction: whether the prompt's text joins the queries' self-attention; for connectors only
-    time_aware:  whether the seconds of frames or of sounds are added to the tokens
+    time_aware:  whether the seconds of frames or of audio clips are added to the tokens
     seconds:     length that the time features span
     window:      steps that a set of queries sees; all when not given
     stride:      steps from one window to the next; `window` when not given
-    steps:       what window and stride count: frames (a still is one), or tokens (of a sound)
+    steps:       what window and stride count: frames (a still is one), or tokens (of audio)
     dropout:     inside the transformer (BLIP-2 was trained with 0.1)
     init:        folder (config.json, safetensors) or .safetensors file of a BLIP-2 or InstructBLIP in
                  transformers' format: its Q-Former, queries and positions are loaded, and its other parts are
@@ -189,7 +189,7 @@ class QFormer(nn.Module, Projector):
         """Which tokens each window sees, and which of them are inside the sequence. -> (windows, k) twice"""
         n, device = tokens.values.shape[1], tokens.values.device
         if self.window is not None and self.steps == "frames" and tokens.times is not None:
-            raise ValueError("projector 'qformer': a sound has no frames for its window: set steps: tokens")
+            raise ValueError("projector 'qformer': audio has no frames for its window: set steps: tokens")
         steps = n if self.steps == "tokens" else tokens.frames
         each, length = n // steps, steps if self.window is None else min(self.window, steps)
         starts = torch.arange(self._windows(steps), device=device) * (self.stride or 0)
@@ -198,7 +198,7 @@ class QFormer(nn.Module, Projector):
         return index, (at < steps).repeat_interleave(each, 1)
 
     def _times(self, tokens: Tokens, index: Tensor, inside: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The span of each window of a sound (windows * queries, 2), the mean time of each window's real
+        """The span of each window of audio (windows * queries, 2), the mean time of each window's real
         frames (b, windows * queries)."""
         count, times = len(self.queries), tokens.times
         if tokens.frame_times is not None:

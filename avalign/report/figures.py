@@ -1,4 +1,4 @@
-"""One question as a picture: boxes on the image, attention over it, and the spectrogram with its intervals.
+"""One question as a figure: boxes on the image, attention over it, and the spectrogram with its intervals.
 
 Colours are of Okabe and Ito's set, told apart by any eye: what was answered is blue and solid, the truth
 orange and dashed, what the question named (fact checking) green and dotted.
@@ -54,7 +54,7 @@ def draw_prediction(
 
     Shapes: image (height, width, 3) uint8; audio (samples,); image_map (rows, columns) attention over the
     image;
-            audio_map (m,) attention over the sound, of tokens whose spans are audio_times (m, 2) in seconds
+            audio_map (m,) attention over the audio, of tokens whose spans are audio_times (m, 2) in seconds
     Units:  boxes in 0..1 of the image, intervals in seconds, sample_rate in Hz
     asked_boxes, asked_intervals: those that stand in the question
     """
@@ -123,13 +123,13 @@ def draw_prediction(
 
 
 def must_be_drawable(path: Path, option: str = "--out") -> None:
-    """AvalignError unless a picture can be written there, as far as that can be told before it is drawn."""
+    """AvalignError unless a figure can be written there, as far as that can be told before it is drawn."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
     ending = path.suffix[1:]
     if ending and ending.lower() not in kinds and not path.is_dir():
-        raise AvalignError(f"{option} {path}: no kind of picture ends so.{suggest(ending.lower(), kinds)}")
+        raise AvalignError(f"{option} {path}: no image format ends so.{suggest(ending.lower(), kinds)}")
     must_be_writable(path, option)
 
 
@@ -145,7 +145,7 @@ def draw_samples(model: Any, samples: Sequence[Sample], folder: Path) -> list[Pa
 
 
 def draw_answer(sample: Sample, explained: Any, path: Path, *, truth: str = "") -> Path:
-    """The picture of an explanation (answer, image_map, audio_map, audio_times) of a sample.
+    """The figure of an explanation (answer, image_map, audio_map, audio_times) of a sample.
 
     Of a video, its middle frame under the attention of all frames.
     """
@@ -182,7 +182,7 @@ def _wrapped(text: str, width: int = 105) -> str:
     return "\n".join(textwrap.wrap(shown, width, max_lines=2, placeholder=" ...")).replace("$", r"\$")
 
 
-# ---- the picture ----
+# ---- the image ----
 
 
 def _show_image(axis: Axes, image: np.ndarray) -> None:
@@ -239,14 +239,14 @@ def _show_boxes(axis: Axes, boxes: Mapping[str, Sequence[Box]], *, legend: bool 
         )
 
 
-# ---- the sound ----
+# ---- the audio ----
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) in dB below the loudest point, at `rows` frequencies spaced by ratio, which are
     returned in Hz.
 
-    A Hann window of about 32 ms, a column every 8 ms (fewer for long sounds).
+    A Hann window of about 32 ms, a column every 8 ms (fewer for long audio).
     """
     size = 1 << max(4, round(np.log2(0.032 * sample_rate)))
     hop = max(size // 4, len(audio) // 1500)

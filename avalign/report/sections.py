@@ -13,7 +13,7 @@ from avalign.report.drawings import interval_bar
 from avalign.report.page import data_url
 from avalign.report.tables import CHECKS, best_trivial, remarks, shown, task_remarks
 
-CARDS, ROWS = 6, 20  # samples of each task shown as pictures, and at most as lines
+CARDS, ROWS = 6, 20  # samples of each task shown as figures, and at most as lines
 
 
 def doubts(scores: Mapping[str, Any]) -> list[str]:
@@ -148,7 +148,7 @@ def _percent(scored: Mapping[str, Any]) -> str:
 
 
 def _samples(folder: Path, name: str) -> dict[str, Any]:
-    """The first with their pictures, as far as there are any; the others as lines."""
+    """The first with their figures, as far as there are any; the others as lines."""
     rows, _ = rows_of(folder / f"{name}.jsonl")
     cards: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ def _samples(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _embedded(figure: Path) -> str:
-    """The picture as a data URL; as JPEG, for spectrograms make PNGs of half a megabyte."""
+    """The figure as a data URL; as JPEG, for spectrograms make PNGs of half a megabyte."""
     from PIL import Image
 
     jpeg = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The run: stages of training on transformers' Trainer, then scores, pictures and a report.
+"""The run: stages of training on transformers' Trainer, then scores, images and a report.
 
 runs/meerkat/
     recipe.yaml, versions.json      what was run, every default filled in, and by what
@@ -8,7 +8,7 @@ runs/meerkat/
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
     model/                          what `avalign.load` reads, and losses.safetensors if a loss has weights
-    eval/, report.html              scores, answers, pictures
+    eval/, report.html              scores, answers, images
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: P
     )
     skipped = built(plan, tmp_path / "root", tmp_path / "skip", media="skip")
     assert skipped["datasets"]["vgg_sound"]["reasons"]["stands in test too"] == 1
-    with pytest.raises(AvalignError, match=r"pairs\.both\.records\.train\.arig: no picture of train"):
+    with pytest.raises(AvalignError, match=r"pairs\.both\.records\.train\.arig: no image of train"):
         built(plan, tmp_path / "root", tmp_path / "none")
     there = {record[kind] for record in records(tmp_path / "skip")[:7] for kind in ("image", "audio")}
     for name in there:

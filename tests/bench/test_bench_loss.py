@@ -235,7 +235,7 @@ class TestMistakes:
             (["--tolerance", "1e-3", "--iterations", "5"], "exclude each other"),
             (["--tolerance", "2"], "--tolerance must be between 0 and 1"),
             (["--iterations", "0"], "--iterations must be at least 1"),
-            (["--plot", "picture.xyz"], "--plot picture.xyz: no kind of picture ends so. Known: "),
+            (["--plot", "picture.xyz"], "--plot picture.xyz: no image format ends so. Known: "),
             (["--plot", f"{__file__}/picture.png"], "picture.png: cannot be written: "),
             (["--json", "."], "--json .: is a folder; name a file"),
             (["--repeats", "0"], "--repeats must be at least 1"),

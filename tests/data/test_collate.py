@@ -93,8 +93,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an interval before 0": ({"intervals": ((-1, 0.6),)}, r"interval \[-1, 0\.6\] .*before 0"),
     "a NaN interval": ({"intervals": ((0, NAN),)}, r"interval \[0, nan\]"),
     "an endless interval": ({"intervals": ((0, INFINITE),)}, r"interval \[0, inf\]"),
-    "an image without place": ({"instruction": "<audio>What?"}, "has media for <image>.*no such place"),
-    "audio without place": ({"instruction": "<image>What?"}, "has media for <audio>.*no such place"),
+    "an image without place": ({"instruction": "<audio>What?"}, "has media for <image>.*no such placeholder"),
+    "audio without place": ({"instruction": "<image>What?"}, "has media for <audio>.*no such placeholder"),
     "two places": ({"instruction": "<image><image><audio>What?"}, "instruction has more than one <image>"),
 }
 

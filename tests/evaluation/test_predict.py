@@ -85,7 +85,7 @@ def test_a_bad_file_is_named_before_the_model_is_loaded(media, tmp_path, monkeyp
     ("question", "out", "why"),
     [
         ("what\udcff?", "a.png", "the question is not UTF-8 text"),
-        ("what?", "a.xyz", "no kind of picture ends so. Known: "),
+        ("what?", "a.xyz", "no image format ends so. Known: "),
         ("what?", ".", "is a folder; name a file"),
         ("what?", "b.wav/a.png", "cannot be written"),
     ],

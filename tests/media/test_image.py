@@ -60,7 +60,7 @@ def test_a_tiff_that_counts_from_white_to_black_is_turned_round(tmp_path: Path, 
 def test_numbers_without_a_white_are_refused(tmp_path: Path, mode: str) -> None:
     kind = np.float32 if mode == "F" else np.int32
     Image.fromarray(RAMP.astype(kind) * 300).save(tmp_path / "a.tif")
-    with pytest.raises(MediaError, match=r"a\.tif: cannot be decoded as a picture: .* known to be white"):
+    with pytest.raises(MediaError, match=r"a\.tif: cannot be decoded as an image: .* known to be white"):
         read_image(tmp_path / "a.tif")
 
 
@@ -108,7 +108,7 @@ def test_of_several_pictures_the_first_is_meant(tmp_path: Path, suffix: str) -> 
 )
 def test_a_format_that_pillow_lacks_is_named(tmp_path: Path, head: bytes, said: str) -> None:
     (tmp_path / "a.jpg").write_bytes(head + bytes(64))
-    with pytest.raises(MediaError, match=rf"a\.jpg: is a picture in {said}, .* save it as JPEG or PNG"):
+    with pytest.raises(MediaError, match=rf"a\.jpg: is an image in {said}, .* save it as JPEG or PNG"):
         read_image(tmp_path / "a.jpg")
 
 

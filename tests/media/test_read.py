@@ -69,7 +69,7 @@ def write_truncated_jpeg(file: Path) -> None:
         (lambda file: None, "no such file"),
         (lambda file: file.mkdir(), "is a folder"),
         (lambda file: file.write_bytes(b""), "empty"),
-        (lambda file: file.write_bytes(b"not a picture at all"), "not a picture"),
+        (lambda file: file.write_bytes(b"not a picture at all"), "not an image"),
         (write_truncated_jpeg, "truncated"),
     ],
 )

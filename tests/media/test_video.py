@@ -96,10 +96,10 @@ def test_what_is_no_video_or_has_none_of_the_kind_is_named(video: Path, tmp_path
     text = tmp_path / "notes.mp4"
     text.write_text("no video at all")
     with pytest.raises(
-        MediaError, match=r"notes\.mp4: cannot be decoded as a video: it is no sound or video"
+        MediaError, match=r"notes\.mp4: cannot be decoded as a video: it is no audio or video"
     ):
         read_frames(text, [0.0])
-    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: it is no sound or video"):
+    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: it is no audio or video"):
         read_audio(text)
     with pytest.raises(MediaError, match="no such file"):
         read_frames(tmp_path / "absent.mp4", [0.0])

@@ -89,7 +89,7 @@ def link_out(folder: Path) -> dict[str, Any]:
 
 BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no picture": (lambda folder: {"image": "none.png"}, "none.png: no such file"),
-    "cut picture": (cut_picture, "b.png: cannot be decoded as a picture"),
+    "cut picture": (cut_picture, "b.png: cannot be decoded as an image"),
     "cut sound": (cut_wave, "b.wav: cannot be decoded as audio"),
     "shorter": (lambda folder: {"audio_start": 0.5, "audio_end": 3.0}, "a.wav: lasts 1.00 s, its part from"),
     "empty response": (lambda folder: {"response": ""}, "its response is empty: there is nothing to learn"),

@@ -102,7 +102,7 @@ class SampleFilter:
         problem = self._unfit(thing)
         if problem is None and self._rank(thing) > self._highest.get(thing.split, 1 << 64):
             problem = Problem("more than the plan asks for", f"most: {thing.split}: {self.most[thing.split]}")
-        if problem is None and isinstance(thing, Record):  # pictures and recordings may be in many records
+        if problem is None and isinstance(thing, Record):  # images and recordings may be in many records
             if hashed(thing.id) in self._seen:
                 problem = Problem("repeated id", thing.id)
             self._seen.add(hashed(thing.id))

@@ -1,7 +1,7 @@
 """What became of the items of a data set: used, or refused for a reason that is counted and written down.
 
     items read = items used + items refused
-    records (pictures, recordings) made = kept + refused
+    records (images, recordings) made = kept + refused
 
 An item may make several records; it is refused when none of them is kept.
 """

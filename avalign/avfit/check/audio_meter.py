@@ -1,4 +1,4 @@
-"""What can be told of a sound by listening once, in pieces of any length."""
+"""What can be told of audio by listening once, in pieces of any length."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class AudioMeter:
 
     def ends_in_a_wall(self) -> bool:
         """Whether the energy fills its band and ends at once, as a resampler leaves it. A tone, which fills
-        nothing, and a sound that fades towards high pitches do not."""
+        nothing, and audio that fades towards high pitches do not."""
         hertz, edge = np.arange(len(self._power)) * self.rate / self._size, self.band()
         below = self._power[(hertz > 0.5 * edge) & (hertz < 0.95 * edge)]
         above = self._power[(hertz > 1.1 * edge) & (hertz < 1.5 * edge)]

@@ -24,7 +24,7 @@ from avalign.media.video import YET_TO_COME
 
 SMALL = 1 << 20  # bytes of a file whose content is compared
 CANCELLED = 20.0  # decibels lost as channels are mixed down that are told
-LATE = 0.1  # seconds into its file at which a video or a sound may begin
+LATE = 0.1  # seconds into its file at which a video or audio may begin
 GUESSING = ("mp3", "aac", "mpegts", "mpeg", "ogg")  # formats that have no length in a header
 ROUNDED = 1e-3  # seconds: times of 32 bits
 KIND_NAMES = {IMAGE: "picture", VIDEO: "video", AUDIO: "sound"}
@@ -34,8 +34,8 @@ KIND_NAMES = {IMAGE: "picture", VIDEO: "video", AUDIO: "sound"}
 class Limits:
     """What is asked of media.
 
-    min_side:  pixels of a picture's shorter side
-    min_rate:  Hz, of a sound's sample rate
+    min_side:  pixels of an image's shorter side
+    min_rate:  Hz, of the audio's sample rate
     silence:   dB of full scale that a span's loudest sample must be above
     clipped:   share of a file's samples that may be at full scale (0.999 and above)
     """
@@ -50,12 +50,12 @@ class Limits:
 class MediaInfo:
     """What was measured of a file; code and why: the finding that made it unusable.
 
-    begin:    of a video's first frame, or of a sound, in seconds of the file's clock
-    end:      of a video's last frame, or of the sound that it is seen with
-    seconds:  of a sound
+    begin:    of a video's first frame, or of audio, in seconds of the file's clock
+    end:      of a video's last frame, or of the audio that it is seen with
+    seconds:  of audio
     peaks:    loudest sample of each 0.1 s, a byte each in hex: half decibels below full scale
-    band:     Hz below which all but a millionth of a sound's energy lies, if it ends there as at a wall
-    gaps:     where a sound's time stamps jump ahead
+    band:     Hz below which all but a millionth of the audio's energy lies, if it ends there as at a wall
+    gaps:     where the audio's time stamps jump ahead
     anew:     where they begin anew
     mixing:   decibels that are lost as the channels are mixed down
     breaks:   how less is there than was promised

@@ -27,13 +27,13 @@ class AudioSetStrong(Dataset):
 
     Layout of its folder: `mid_to_display_name.tsv`, for each split the file that `labels` names as published
     (segment_id "<YouTube id>_<start in milliseconds>", start and end in seconds of the clip, class id), and
-    the sounds. Clips last 10 s. All events of a clip make one recording, also where its rows do not stand
+    the audio. Clips last 10 s. All events of a clip make one recording, also where its rows do not stand
     together. A file with a column `present` (`..._framed_posneg.tsv`) judges frames of 0.96 s: those of one
     class that touch are joined to one event, and frames in which a class is absent are told, not used.
     Source: Hershey et al., The benefit of temporally-strong labels in audio event classification, ICASSP
     2021.
 
-    audio:   where a clip's sound lies, of fields {youtube}, {split}, {start_milliseconds},
+    audio:   where a clip's audio lies, of fields {youtube}, {split}, {start_milliseconds},
              {end_milliseconds}, {start_seconds}, {end_seconds}, {clip} (avalign/avfit/datasets/youtube.py has
              examples); without a start the file is the whole video, of which the clip's 10 s are meant
     labels:  the files of events; {split} as published: "audioset_{split}_strong_framed_posneg.tsv"

@@ -39,8 +39,8 @@ class Avqa(Dataset):
     choices:      whether the choices stand in the question
     kind:         what a question's kind is: "type" (Happening), "relation" (View, Sound, Both) or "both"
     val_as:       the split of val_qa.json: "test", as the paper reports on it, or "val"
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"

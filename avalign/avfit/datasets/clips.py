@@ -1,4 +1,4 @@
-"""Clips of videos: where they lie, which frames stand for their picture, what they were cut from."""
+"""Clips of videos: where they lie, which frames stand for their image, what they were cut from."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PLACEHOLDER = re.compile(r"<(?:image|audio|class|box|time)>", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Clips:
-    """Where the media of a clip lie, and at which seconds of it frames are taken if its picture is a video.
+    """Where the media of a clip lie, and at which seconds of it frames are taken if its image is a video.
 
     source:       the data set, for what is said of wrong options
     image, audio: patterns of file names in which "{clip}" stands for the clip's name
-    frames:       how many frames stand for the picture, each in the middle of its share of the clip
+    frames:       how many frames stand for the image, each in the middle of its share of the clip
     seconds:      length of a clip
     """
 
@@ -36,7 +36,7 @@ class Clips:
             checked_pattern(f"{self.source}: {option}", getattr(self, option), ("clip",))
         if self.frames < 1:
             raise AvalignError(
-                f"{self.source}: frames is {self.frames}: at least one frame stands for the picture"
+                f"{self.source}: frames is {self.frames}: at least one frame stands for the image"
             )
         if self.frames > 1 and not is_video(self.image):
             raise AvalignError(

@@ -42,7 +42,7 @@ class FlickrSoundNet(Dataset):
     clips:        the list of clips: "flickr_test" (249), "test_list" (250), "supervised_test_list" (250, and
                   30 of them again)
     annotations:  where a clip's boxes lie
-    image, audio: where a clip's picture and sound lie; the picture is the frame that was annotated
+    image, audio: where a clip's image and audio lie; the image is the frame that was annotated
     """
 
     gives = "records"
@@ -59,7 +59,7 @@ class FlickrSoundNet(Dataset):
             checked_pattern(option, pattern, ("clip",))
         if is_video(image):
             raise AvalignError(
-                f"flickr_soundnet: image: {image!r} is a video; the boxes belong to one frame, a picture"
+                f"flickr_soundnet: image: {image!r} is a video; the boxes belong to one frame, an image"
             )
         self.list, self.annotations, self.image, self.audio = LISTS[clips], annotations, image, audio
 

@@ -31,16 +31,16 @@ class MusicAvqa(Dataset):
     video_id. json_update is json without the questions that stand there twice with different answers; of
     those all are refused, for nothing tells the right one; of equal ones the first is used.
     An underscore in a word (acoustic_guitar) becomes a blank. A question's kind is "Audio-Visual Counting".
-    Real videos have an id of digits; the others are synthetic: real ones whose sound or picture was replaced.
+    Real videos have an id of digits; the others are synthetic: real ones whose audio or image was replaced.
     Source: Li et al., Learning to Answer Questions in Dynamic Audio-Visual Scenarios, CVPR 2022.
 
     version:      folder the questions are read from
     splits:       which splits are read
     train:        name of the training split's file: `avqa-train_fake.json` has the synthetic videos alone
     videos:       questions about "real" videos, "synthetic" ones, or "all"
-    image, audio: where a video's picture and sound lie
+    image, audio: where a video's image and audio lie
     seconds:      length of a video, over which the frames are spread
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"

@@ -33,7 +33,7 @@ _Row = tuple[int, list[str]]  # line number and cells
 
 
 class OpenImages(Dataset):
-    """OpenImages V4 to V7: boxes of 600 classes in 1.74 M, 42 k and 125 k photographs (pictures to pair).
+    """OpenImages V4 to V7: boxes of 600 classes in 1.74 M, 42 k and 125 k photographs (images to pair).
 
     Layout of its folder: `class-descriptions-boxable.csv`, for each split `<split>-annotations-bbox.csv` as
     published (V6 and V7 call train's `oidv6-train-annotations-bbox.csv`), and the photographs.

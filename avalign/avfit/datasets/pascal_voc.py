@@ -33,7 +33,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
 class PascalVoc(Dataset):
-    """PASCAL VOC 2007 or 2012: boxes of 20 classes in 9,963 or 11,540 photographs (pictures to pair).
+    """PASCAL VOC 2007 or 2012: boxes of 20 classes in 9,963 or 11,540 photographs (images to pair).
 
     Layout of its folder, "VOCdevkit/VOC2007" or "VOCdevkit/VOC2012", as published:
     `ImageSets/Main/<list>.txt` (train, val, trainval, test: one photograph's id a line),
@@ -70,7 +70,7 @@ class PascalVoc(Dataset):
         self.test_share, self.seed, self.difficult = test_share, seed, difficult
 
     def read(self, folder: Path) -> Iterator[Reading[ImageAnnotation]]:
-        lists = {name: self._ids(folder, name) for name in self.splits}  # all there before the first picture
+        lists = {name: self._ids(folder, name) for name in self.splits}  # all there before the first image
         seen: set[str] = set()
         for name, ids in lists.items():
             for number, image in ids:
@@ -140,7 +140,7 @@ class PascalVoc(Dataset):
 def _frame(root: Element, image_path: Path) -> int:
     """The orientation of the pixels that boxes were drawn on; 1: as seen. A ValueError where none is certain.
 
-    Told by the annotation's size alone: it is the stored one, or that of the picture as seen.
+    Told by the annotation's size alone: it is the stored one, or that of the image as seen.
     """
     try:
         orientation, (width, height) = stored_frame(image_path)

@@ -35,8 +35,8 @@ class Valor(Dataset):
     arXiv:2304.08345.
 
     layout:       "desc" or "mapper"
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"

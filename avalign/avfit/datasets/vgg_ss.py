@@ -21,8 +21,8 @@ class VggSs(Dataset):
     one video: the frame is then taken at `frame_time`, the middle of the 10 s, as the annotators saw it.
     Source: Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021.
 
-    image, audio: where a clip's picture and sound lie
-    frame_time:   seconds from the clip's start, if the picture is a video's frame
+    image, audio: where a clip's image and audio lie
+    frame_time:   seconds from the clip's start, if the image is a video's frame
     """
 
     gives = "records"

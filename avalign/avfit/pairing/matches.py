@@ -100,8 +100,8 @@ class Matches:
         if found is not None:
             return found
         order = list(self.most(split, audio_list))
-        place = order.index(c)
-        others = order[place + 1 :] + order[:place]
+        index = order.index(c)
+        others = order[index + 1 :] + order[:index]
         name = self.classes.names[c]
         tried = [(d, name, False) for d in others[:STAND_INS]] + [(c, "", True)]
         for d, instead, again in tried + [(d, name, True) for d in others]:
@@ -134,9 +134,9 @@ class Matches:
             return None
         count = len(pairs)
         groups = -(-count // ATTEMPTS)
-        place, left = turn % groups, turn // groups
+        index, left = turn % groups, turn // groups
         made: list[Made] = []
-        for there in range(place, count, groups):
+        for there in range(index, count, groups):
             i, j = pairs.at(there)
             image, recording = first[i], second[j]
             image_classes = self.images.classes_of(image)

@@ -50,7 +50,9 @@ class _Pool:
         self.arrays, self.head, self.classes = arrays, dict(head), classes
         self.below: str = head["below"]
         self.counts: dict[str, Any] = head["counts"]
-        self._texts = [Strings(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "files", "origins")]
+        self._strings = [
+            Strings(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "files", "origins")
+        ]
         self._lists = {name: Lists(arrays[name], arrays[f"{name}_ends"]) for name in self.listed}
         self._starts = arrays["starts"].data
         self._classes = arrays["classes"].data
@@ -87,7 +89,7 @@ class _Pool:
 
     def _named(self, number: int) -> tuple[str, str, str]:
         """Its id, its file and its origin."""
-        ids, files, origins = self._texts
+        ids, files, origins = self._strings
         return ids[number], self.below + files[number], origins[number]
 
     def _of(self, name: str, split: str, c: int) -> memoryview:
@@ -110,7 +112,7 @@ class _Made:
 
     def __init__(self, pool: type[_Pool], classes: Classes, below: str) -> None:
         self.pool, self.classes, self.below = pool, classes, below
-        self.texts = {name: StringsMade() for name in ("ids", "files", "origins")}
+        self.strings = {name: StringsMade() for name in ("ids", "files", "origins")}
         self.lists = {name: ListsMade() for name in pool.listed}
         self.starts, self.of_things = array("I", [0]), array("h")
         self.counts = Counter[str]()
@@ -124,8 +126,8 @@ class _Made:
         return reading.made
 
     def add(self, item: Any, classes: Sequence[int]) -> None:
-        for name, text in zip(self.texts, (item.id, item.file, item.origin), strict=True):
-            self.texts[name].add(text)
+        for name, text in zip(self.strings, (item.id, item.file, item.origin), strict=True):
+            self.strings[name].add(text)
         self.of_things.extend(classes)
         self.starts.append(len(self.of_things))
 
@@ -136,8 +138,8 @@ class _Made:
     def finish(self, **arrays: array[Any]) -> tuple[Arrays, dict[str, Any], Classes]:
         found = {name: np.array(values) for name, values in arrays.items()}
         found |= {"starts": np.array(self.starts), "classes": np.array(self.of_things)}
-        for name, texts in self.texts.items():
-            found |= texts.arrays(name)
+        for name, strings in self.strings.items():
+            found |= strings.arrays(name)
         for name, lists in self.lists.items():
             found |= lists.arrays(name, len(SPLITS) * len(self.classes))
         counts = {**self.counts, "kept": len(self.starts) - 1, "things": len(self.of_things)}

@@ -2,7 +2,7 @@
 
 Needs no download. Fourteen classes, each with its own look and voice; two to four objects a scene over
 clutter and noise; one of them sounds, sometimes with something off screen, or one after the other. Which
-object sounds is independent of everything in the picture, so the picture alone answers no grounding question.
+object sounds is independent of everything in the image, so the image alone answers no grounding question.
 """
 
 from __future__ import annotations

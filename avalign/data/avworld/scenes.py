@@ -17,8 +17,8 @@ SIZE = 64  # px, both sides
 SECONDS = 4.0
 RATE = 8_000  # Hz
 
-# solo: one object sounds. offscreen: and, at another time, something that is not in the picture.
-# duet: two objects sound, one after the other. stranger: only something that is not in the picture sounds.
+# solo: one object sounds. offscreen: and, at another time, something that is not in the image.
+# duet: two objects sound, one after the other. stranger: only something that is not in the image sounds.
 Plot = Literal["solo", "offscreen", "duet", "stranger"]
 PLOTS: tuple[tuple[Plot, int], ...] = (("solo", 8), ("offscreen", 6), ("duet", 3), ("stranger", 3))
 _CYCLE: tuple[Plot, ...] = tuple(plot for plot, count in PLOTS for _ in range(count))
@@ -26,7 +26,7 @@ _CYCLE: tuple[Plot, ...] = tuple(plot for plot, count in PLOTS for _ in range(co
 
 @dataclass(frozen=True)
 class Thing:
-    """An object and its box in 0..1 of the picture."""
+    """An object and its box in 0..1 of the image."""
 
     name: str
     box: Box
@@ -75,7 +75,7 @@ def _intervals(count: int, rng: np.random.Generator) -> list[tuple[float, float]
 
 
 def make(index: int, seed: tuple[int, ...]) -> tuple[Scene, NDArray[np.uint8], NDArray[np.int16]]:
-    """Scene `index` with its picture (SIZE, SIZE, 3) and its sound (SECONDS * RATE,)."""
+    """Scene `index` with its image (SIZE, SIZE, 3) and its sound (SECONDS * RATE,)."""
     rng = np.random.default_rng((*seed, index))
     plot = plot_of(index)
     count = int(rng.integers(2, 5))

@@ -31,11 +31,11 @@ class Manifest(Source):
     adds to them): another one whenever training comes to it again, always the same in validation and test.
 
     Of the sources of a task's records, training draws each as often as it has records, or by `sources`. All
-    of a source's records are seen before any comes again.
+    of a source's records come before any comes again.
 
     media:   folder that the records' paths start from; the manifest's own when not given
     follow_links: also read what links lead to outside that folder
-    sources: source -> weight in the draws of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
+    sources: source -> weight in samples of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
              training has to have one, 0 leaves it out. By its number of records when not given
     """
 
@@ -74,12 +74,12 @@ class Manifest(Source):
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Record `index` of a task, its media decoded. MediaError names a file that cannot be used.
 
-        In training `index` goes on for ever: when all were seen they come again in another order.
+        In training `index` goes on for ever: when all have come they come again in another order.
         """
         return self._decoded(*self._at(split, task, index))
 
     def truth(self, split: str, task: str, index: int) -> Sample:
-        """The same sample without its picture and sound: their files need not be there."""
+        """The same sample without its image and audio: their files need not be there."""
         return self.question(self.record(split, task, index))
 
     def record(self, split: str, task: str, index: int) -> Record:
@@ -97,7 +97,7 @@ class Manifest(Source):
         return asking(record, self.phrasings.instruction(record, seed=seed, epoch=epoch)), number
 
     def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
-        """The picture and the sound of a record, which is `number` in the table."""
+        """The image and the audio of a record, which is `number` in the table."""
         image, audio = (
             None if path is None else below(self.folder, path, self.follow_links)
             for path in (record.image, record.audio)

@@ -1,6 +1,6 @@
 """Where each record of a .jsonl file begins, and what it is of.
 
-Made once, when every line is read and checked, and kept in the cache.
+Made once, when every line is read and checked, and saved in the cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Progress = Callable[[Path, int], None]
 
 @dataclass
 class Index:
-    """rows: (n,) of COLUMNS: byte at which a line begins, hash of its id, places in sources, SPLITS, TASKS"""
+    """rows: (n,) of COLUMNS: byte where a line begins, hash of its id, indices into sources, SPLITS, TASKS"""
 
     rows: np.ndarray
     sources: list[str]
@@ -62,7 +62,7 @@ def index_of(files: Sequence[Path], progress: Progress, workers: int = 1) -> lis
 
 
 def cached_path(file: Path, ending: str) -> Path:
-    """Where the cache keeps what is made of a file as it now is."""
+    """Where the cache has what is made of a file as it now is."""
     name = f"{file.resolve()} {state_of(file)} {VERSION} {LAYOUT}"
     return (
         cache_folder() / "manifests" / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ending)

@@ -51,7 +51,7 @@ class PhrasingFile:
     replaces: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
-        """All of it or nothing. Comments of a file that was there are not kept."""
+        """All of it or nothing. Comments of a file that was there are lost."""
         plain: dict[str, Any] = {REPLACES: list(self.replaces)} if self.replaces else {}
         for section, phrasings in self.sections.items():
             plain[section] = [OneLine(text=p.text, **p.origin) if p.origin else p.text for p in phrasings]
@@ -167,10 +167,10 @@ class Phrasings:
         """What a record asks, every token filled. seed: None where it must never change (validation, test)"""
         text = record.instruction
         if not text:
-            texts = self.of(record, added=seed is not None)
+            candidates = self.of(record, added=seed is not None)
             key = record.id if seed is None else f"{seed} {epoch} {record.id}"
             number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")
-            text = texts[number % len(texts)]
+            text = candidates[number % len(candidates)]
         return fill(text, record)
 
 

@@ -17,7 +17,7 @@ SOURCES = 1 << 16  # in a seed: apart from those that tasks are mixed by
 
 
 class Columns(Protocol):
-    """What is known of every record: (n,) places in SPLITS, TASKS and `sources`."""
+    """What is known of every record: (n,) indices into SPLITS, TASKS and `sources`."""
 
     split: np.ndarray
     task: np.ndarray
@@ -36,9 +36,9 @@ class Records(Columns, Protocol):
 
 
 class Sampler:
-    """The records of a table in the order in which they are asked for: a number decides all.
+    """The sampler of a table: which record is asked for by which number.
 
-    weights: source -> weight in the training draws of each task; by its number of records when not given
+    weights: source -> weight in the training samples of each task; by its number of records by default
 
     tasks: those that some split has records of
     """
@@ -79,13 +79,13 @@ class Sampler:
         return len(self._rows.get((split, task), ()))
 
     def rows(self, split: str, task: str) -> np.ndarray:
-        """All of them, as places in the table."""
+        """All of them, as indices into the table."""
         return self._rows[split, task]
 
     def at(self, split: str, task: str, index: int) -> tuple[int, int]:
-        """The place in the table of number `index`, and how often all of its source were seen before.
+        """The index in the table of number `index`, and how often all of its source came before.
 
-        In training `index` goes on for ever: when all were seen they come again in another order.
+        In training `index` goes on for ever: when all have come they come again in another order.
         """
         if split not in SPLITS:
             raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")

@@ -1,6 +1,6 @@
 """A manifest's files as one table: the lines stay on disk, an index of where each begins is held in memory.
 
-The index (20 bytes a record) is made once, when every line is read and checked, and kept in the cache.
+The index (20 bytes a record) is made once, when every line is read and checked, and saved in the cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Table:
     progress: called with a file and the records read of it so far, while an index is made
     workers:  processes that make an index
 
-    Arrays: split, task (n,) uint8, places in SPLITS and TASKS; source (n,) uint16, places in `sources`
+    Arrays: split, task (n,) uint8, indices into SPLITS and TASKS; source (n,) uint16, into `sources`
     """
 
     def __init__(

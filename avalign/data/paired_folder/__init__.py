@@ -2,7 +2,7 @@
 
 A photograph of one animal can be answered without listening. So two to four of different classes are laid out
 on one canvas, with shifted and cropped tiles, and the recording of one of them is heard: which one is drawn
-independently of the picture, so the picture alone does not tell. What could tell the class of a recording
+independently of the image, so the image alone does not tell. What could tell the class of a recording
 without recognising it is evened out: loudness, length, silence around it, bandwidth.
 """
 
@@ -40,7 +40,7 @@ class Plan:
 class PairedFolder(Source):
     """Scenes of `photos` photographs and one recording, out of a folder described in folder.py.
 
-    canvas:      px, both sides of the composed picture
+    canvas:      px, both sides of the composed image
     photos:      how many photographs of different classes a scene may have, each equally often: 2, 3 or 4
     seconds:     length of every clip
     sample_rate: Hz of every clip
@@ -50,7 +50,7 @@ class PairedFolder(Source):
     questions:   share of each kind of AVQA question in training (sounding, place, audible, visible, count,
                  seen). Those not named are not asked. When not given, and in validation and test, all are
                  equal
-    offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
+    offscreen:   share of IGATL scenes in which something that is not in the image is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all
                  through one at 4 kHz, which nearly every file reaches, so scores owe little to bandwidth
@@ -58,7 +58,7 @@ class PairedFolder(Source):
     augment:     in training, mirror photographs at random and change the loudness by up to 6 dB
 
     What is used is decoded once by `prepare` and held in memory (12 kB for a photograph of 64 x 64 px, 32 kB
-    for a second of sound). Tiles are cropped and shifted in every split: that is the task, not augmentation.
+    for a second of audio). Tiles are cropped and shifted in every split: that is the task, not augmentation.
     """
 
     tasks = TASKS
@@ -178,7 +178,7 @@ class PairedFolder(Source):
         audible: list[tuple[str, Recording]] = []
         if kind == "type4" and not true:
             audible.append(_stranger(pool, absent, rng))
-        else:  # `names` are in random order, and so are the places: nothing in the picture tells which it is
+        else:  # `names` are in random order, and so are the places: nothing in the image tells which it is
             audible.append((shown[0], _one(pool.recordings[shown[0]], rng)))
         if task == "igatl" and rng.random() < self.offscreen:
             audible.append(_stranger(pool, absent, rng))
@@ -245,7 +245,7 @@ def _one(of: list[Any], rng: np.random.Generator) -> Any:
 
 
 def _stranger(pool: Pool, absent: list[str], rng: np.random.Generator) -> tuple[str, Recording]:
-    """A sound of something not in the picture: mostly of a class seen elsewhere, at times of none."""
+    """A sound of something not in the image: mostly of a class seen elsewhere, at times of none."""
     strangers = sorted(set(pool.strangers) - set(pool.classes))
     if strangers and rng.random() < 0.25:
         name = _one(strangers, rng)

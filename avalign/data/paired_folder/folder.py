@@ -229,7 +229,7 @@ def _share(box: dict[str, Any], image: dict[str, Any]) -> float:
 def _photo(find: Find, entry: dict[str, Any], classes: set[str], side: int) -> Photo:
     file = find(entry["file"])
     pixels = read_image(file)
-    orientation, (width, height) = stored_frame(file)  # what boxes are counted in; the picture is upright
+    orientation, (width, height) = stored_frame(file)  # what boxes are counted in; the image is upright
     stated = (entry["width"], entry["height"])
     if stated == (height, width) == pixels.shape[1::-1]:  # annotated as seen, and the size proves it
         orientation, (width, height) = 1, stated

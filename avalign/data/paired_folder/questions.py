@@ -108,7 +108,7 @@ def avqa(
     elif kind == "seen":
         answer = ", ".join(visible)
     else:
-        if kind == "audible":  # asked of what is seen only: the picture does not tell
+        if kind == "audible":  # asked of what is seen only: the image does not tell
             names = [n for n in visible if (n == sounding.name) == true]
         else:
             names = [n for n in classes if (n in visible) == true]
@@ -118,7 +118,7 @@ def avqa(
 
 
 def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
-    """What makes the sound comes first, then the rest in the order of the picture."""
+    """What makes the sound comes first, then the rest in the order of the image."""
     rest = [t for t in tiles if t is not sounding]
     others = " and ".join(f"{a(t.name)} {t.position}" for t in rest)
     names = " and ".join(a(t.name) for t in rest)

@@ -41,7 +41,7 @@ def index_beside(tar: Path) -> Path:
 class ShardTable:
     """The records of a folder of shards, in the order of the manifest that they were packed from.
 
-    Arrays: split, task (n,) uint8, places in SPLITS and TASKS; source (n,) uint16, places in `sources`
+    Arrays: split, task (n,) uint8, indices into SPLITS and TASKS; source (n,) uint16, into `sources`
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class ShardTable:
         return self._name(number, "json")
 
     def stored(self, number: int, member: str) -> Stored | None:
-        """The picture ("image") or sound ("audio") of a record, as it was packed."""
+        """The image ("image") or audio ("audio") of a record, as it was packed."""
         if not self._rows[member]["size"][number]:
             return None
         return Stored(self._name(number, member), lambda: self._content(number, member))

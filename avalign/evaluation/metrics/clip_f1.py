@@ -68,7 +68,7 @@ class Clip:
         self.asked[kind][label] = (before[0] | predicted, before[1] | true)
 
     def complete(self) -> None:
-        """Where a class was asked for by sound and by sight, but not by both at once: the seconds of both."""
+        """Where a class was asked for by audio and by sight, but not by both at once: the seconds of both."""
         for label in self.asked[AUDIO].keys() & self.asked[VISUAL].keys() - self.asked[BOTH].keys():
             (audio, true_audio), (visual, true_visual) = self.asked[AUDIO][label], self.asked[VISUAL][label]
             self.asked[BOTH][label] = (audio & visual, true_audio & true_visual)

@@ -1,4 +1,4 @@
-"""AVQA: questions about picture and sound.
+"""AVQA: questions about image and audio.
 
     prompt    <image> <audio> How many of the objects in the picture are heard?
     answer    two
@@ -118,7 +118,7 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
     literal = [_literal(choice) for choice in choices]
     if _literal(answer) in literal:
         return literal.index(_literal(answer))
-    texts = _forms(choices)
+    forms = _forms(choices)
     found = _LETTER.fullmatch(answer)
     if found and (index := _index(found, choices)) is not None:
         behind, gap = found["behind"], found["gap"]
@@ -127,11 +127,11 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
         )
         if any(_index(mark, choices) not in (None, index) for mark in _MARK.finditer(behind)):
             return None
-        if not behind or normalise_answer(behind) in ("", texts[index]) or _literal(behind) == literal[index]:
+        if not behind or normalise_answer(behind) in ("", forms[index]) or _literal(behind) == literal[index]:
             return index
         if told:
             return (
-                index if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), texts) else None
+                index if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), forms) else None
             )
     by_text = _by_text(answer, choices)
     found = _LETTER_BEHIND.fullmatch(answer) if len(answer) <= _LONGEST else None

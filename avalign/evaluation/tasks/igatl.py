@@ -1,12 +1,12 @@
-"""IGATL, image-guided audio temporal localisation: when is what is in the picture heard?
+"""IGATL, image-guided audio temporal localisation: when is what is in the image heard?
 
     prompt    <image> <audio> When does the object in the picture make its sound?
     answer    [2.00, 6.00]
     parse     all intervals read by `grammar.read_intervals`; words like "never" for none; nothing: unparsed
     score     continuous temporal IoU of the seconds covered; and F1 on 1 s segments and on events
     clips     where all samples say their clip and kind (LLP), F1 by clip as in AVVP: clips.py; where all ask
-              for a class by its sound, F1 of sound events as in sed_eval: sound_events.py
-    length    of the clip: what its record says (its span, or provenance "seconds"), else its sound; where no
+              for a class by its audio, F1 of sound events as in sed_eval: sound_events.py
+    length    of the clip: what its record says (its span, or provenance "seconds"), else its audio; where no
               sound was read, 10 s or the last true end if that is later
 
 A worked example. Truth [2.00, 6.00], answer "[3.00, 6.00]" in a 10 s clip: temporal IoU = 3 s / 4 s = 0.75.

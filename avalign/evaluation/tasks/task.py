@@ -8,7 +8,7 @@ from typing import Any
 
 from avalign.types import Sample
 
-Trivial = Callable[[Sample], str]  # an answer that uses neither picture nor sound
+Trivial = Callable[[Sample], str]  # an answer that uses neither image nor audio
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def forward(
                more than this, at most `iterations` at the last epsilon. None: exactly `iterations` of
                Sinkhorn's own, the last one left after its rows. As avalign/ot/iterations.py, iteration for
                iteration
-    place:     the tier; None, what `tier` says. An item's bits depend on it, and on nothing beside the item
+    tier_name: the tier; None, what `tier` says. An item's bits depend on it, and on nothing beside the item
     look:      the split tier may wait for the device now and then to see whether all items are done. False:
                nothing waits, and it launches every iteration that there may be, as a CUDA graph must
 
