@@ -108,7 +108,7 @@ class Connector(Part, Protocol):
 
 
 class Projector(Connector, Protocol):
-    """Encoder tokens to the shared space; a connector without `wants`, which may stand in either place."""
+    """Encoder tokens to the shared space; a connector without `wants`, which may stand in either position."""
 
 
 class Fusion(Part, Protocol):
@@ -301,7 +301,7 @@ class Task(Protocol):
 
     @abstractmethod
     def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
-        """Judge each answer against its sample's truth."""
+        """Score each answer against its sample's truth."""
 
     @abstractmethod
     def metrics(self, samples: Sequence[Sample], scored: Sequence[Scored]) -> Iterator[Metric]:

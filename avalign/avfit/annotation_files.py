@@ -1,4 +1,4 @@
-"""Annotation files as rows, each with the place it stands at; what cannot be read is named."""
+"""Annotation files as rows, each with its location; what cannot be read is named."""
 
 from __future__ import annotations
 

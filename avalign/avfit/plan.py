@@ -10,7 +10,7 @@ datasets:
 pairs:
   voc_esc50: {images: pascal_voc, audio: esc50, records: {train: {arig: 4000, avfc: 4000}}}
 
-Read as recipes are: `extends`, key=value, every problem at its place.
+Read as recipes are: `extends`, key=value, every problem at its location.
 """
 
 from __future__ import annotations

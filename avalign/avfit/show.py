@@ -38,7 +38,7 @@ def show(
     seconds: float = 10.0,
     follow_links: bool = False,
 ) -> int:
-    """Write `count` records of the manifest in `folder`, drawn by `seed`, as a page. Returns how many it has.
+    """Write `count` records of the manifest in `folder`, sampled by `seed`, as a page. Returns their count.
 
     Each task that fits has its share of them, as far as it has so many. root: what media paths start from;
     a file that cannot be read is told on the page in its place. seconds: of each audio clip, from its begin.
@@ -84,7 +84,7 @@ def _chosen(
     count: int,
     seed: int,
 ) -> list[Record]:
-    """Records that fit, in turn from every task; in the order of tasks and then as drawn."""
+    """Records that fit, in turn from every task; in the order of tasks and then as sampled."""
     rng = np.random.default_rng(seed)
     iterators: list[Iterator[Record]] = []
     seen: dict[str, set[str]] = {"source": set(), "label": set()}

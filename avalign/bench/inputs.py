@@ -60,7 +60,7 @@ class Features:
 
 
 def generate(kind: Kind, shape: Shape, seed: int) -> Features:
-    """Features drawn in float32 on the CPU, the same on every machine."""
+    """Features generated in float32 on the CPU, the same on every machine."""
     random = torch.Generator().manual_seed(seed)
     b, n, m, d = shape.sizes
     if kind == "gaussian":

@@ -69,7 +69,7 @@ def timed(run: Callable[[], Any], device: torch.device) -> Sample:
 def interleaved(
     runs: Mapping[Key, Callable[[], Sample | None]], repeats: int, seed: int = 0, budget: float = BUDGET
 ) -> dict[Key, Times]:
-    """Make every timed run `repeats` times: each repeat makes all of them once, in an order drawn anew.
+    """Make every timed run `repeats` times: each repeat makes all of them once, in a new random order.
 
     So no run always follows the same other, and what slows the machine for a while slows them all. The
     runs must be warm. A run that has spent `budget` seconds and was made LEAST times is made no more, nor

@@ -33,7 +33,7 @@ PATHS = ("model", "checkpoint", "config", "tokenizer", "media")  # options of co
 
 
 def lacking(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(place in the recipe, what is wrong with it), place as in "train/report_to"."""
+    """(location in the recipe, what is wrong with it), location as in "train/report_to"."""
     yield from _data(recipe)
     yield from _files(recipe)
     for i, name in enumerate(recipe.train.report_to):

@@ -1,4 +1,4 @@
-"""A file, with those it extends and what the command line says, as a dataclass; each problem at its place."""
+"""A file, with those it extends and the command line, as a dataclass; each problem at its location."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Reader:
     # -- files and the command line
 
     def load(self, path: Path, by: str = "", chain: tuple[Path, ...] = ()) -> Node:
-        """A file over the files it extends, complete. `by` is the place that named the file."""
+        """A file over the files it extends, complete. `by` is the location that named the file."""
         text = self.text(path, by)
         try:
             tree = parse(text, lambda line: f"{path}:{line}", self.note)

@@ -1,4 +1,4 @@
-"""Recipes as files: read with every problem named at its place, and written with every default filled in.
+"""Recipes as files: read with every problem named at its location, and written with every default filled in.
 
     recipe = read("recipes/mine.yaml", ["model.fusion=none", "train.stages.align.steps=10"])
 
@@ -33,8 +33,8 @@ def read(
     overrides: key=value, over everything else
     changes:   mappings of settings from another file, such as a study's, over the recipe's own. A key may
                be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
-    by:        the place that named the file, ahead of what is said of a file that cannot be read
-    lacking:   more problems, each its place ("train/batch_size") and what is wrong, told with the others
+    by:        the location that named the file, ahead of what is said of a file that cannot be read
+    lacking:   more problems, each its location ("train/batch_size") and what is wrong, told with the others
     """
     reader = Reader()
     tree, recipe = reader.read(Path(path), overrides, changes, by)

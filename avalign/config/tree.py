@@ -95,7 +95,7 @@ def _renamed(key: str, renamed: Mapping[str, str], where: str) -> str:
     return renamed.get(key, key)
 
 
-@cache  # once a place
+@cache  # once a location
 def _note_renamed(old: str, new: str, where: str) -> None:
     warn(f"{where}  {old!r} is now called {new!r}; it is still read in this release")
 

@@ -15,7 +15,7 @@ PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a s
 
 
 def check(tree: Node, recipe: Recipe, report: Callable[[str, KeyPath, str], None]) -> None:
-    """Tell what is wrong, each with the place of the value in its file and its path in the recipe."""
+    """Tell what is wrong, each with the location of the value in its file and its path in the recipe."""
 
     def refuse(path: str, what: str) -> None:
         keys = tuple(path.split("/"))

@@ -85,7 +85,7 @@ def _shown(times: Sequence[float], most: int = 8) -> str:
 def frame_indices(count: int, most: int) -> list[int]:
     """Which of `count` frames are shown: all, or the middle one of each of `most` equal segments.
 
-    Segments are of frames, not of seconds. Nothing is drawn by chance: a video is always seen the same.
+    Segments are of frames, not of seconds. Nothing is random: a video is always seen the same.
     """
     sampled = min(count, most)
     return [(2 * k + 1) * count // (2 * sampled) for k in range(sampled)]

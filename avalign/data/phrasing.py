@@ -1,4 +1,4 @@
-"""What every source's questions share: where the media stand, one phrasing or kind drawn of several."""
+"""What every source's questions share: where the media stand, one phrasing or kind sampled of several."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class TrainingDataset(Dataset[Sampled]):
 
     tasks: task -> weight in the mixture
     first: task -> number of its first sample, so that stages go on where the one before ended; 0 if not given
-    on_error: "raise", or "skip": a bad sample is left out for the next one drawn, and named with its reason
+    on_error: "raise", or "skip": a bad sample is left out for the next one sampled, and named with its reason
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class Memory:
     precision: str
     weights: float
     learning: float  # gradients, AdamW's two moments, and copies of weights in another precision
-    sample: float  # kept for the backward pass
+    sample: float  # saved for the backward pass
     checkpointed: float  # the same with gradient checkpointing of the language model
     cache: float  # of a sample that is answered: keys and values of prompt and answer, the last logits
 
@@ -144,7 +144,7 @@ def _faked(model: AudioVisualLM) -> None:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a forward pass showed. Bytes kept for the backward pass: `inside` the language model, and not."""
+    """What a forward pass showed. Bytes saved for the backward pass: `inside` the language model, and not."""
 
     tokens: dict[str, int]
     length: int

@@ -1,4 +1,4 @@
-"""Meerkat's adapters: image and audio attend to each other, and the attention is returned to be judged."""
+"""Meerkat's adapters: image and audio attend to each other, and the attention is returned to be scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
 class Attend(nn.Module):
     """One direction: queries gather what matches them, and where it lies.
 
-    The place is in the values and in the outgoing token, never in the keys: attention goes by content, and
+    The position is in the values and in the outgoing token, never in the keys: attention goes by content, and
     what it brings back says where the content was. The product of query and gathered key tells how well
     they match, which a softmax alone cannot (its row sums to 1 even when nothing matches).
     """
@@ -53,7 +53,7 @@ class AvaceAdapters(nn.Module, Fusion):
     The time of a video's frames is said as that of the audio is, so that the two can be compared.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
-    Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
+    Source: Meerkat, arXiv:2407.01851, section 3.3; position and match features are this library's
 
     hidden:  width inside the mixing layers; 2 * dim when not given
     seconds: length that the time features span

@@ -34,7 +34,7 @@ class SelfAttend(nn.Module):
 
 
 class Concat(nn.Module, Fusion):
-    """Self-attention over both token sets together, told apart by modality, place and time.
+    """Self-attention over both token sets together, told apart by modality, position and time.
 
     A map is the cross-modal block of the last layer's attention: of each query, what it gives to the keys of
     the other modality, divided by all that it gives to that modality, then averaged over heads. How it shares

@@ -16,8 +16,8 @@ from avalign.types import Fused, Tokens
 class GatedAttend(nn.Module):
     """One direction. asking (b, m, dim), asked (b, n, dim) -> (b, m, dim) and the map (b, m, n)
 
-    Both gates are tanh of a number that begins at 0. Attention goes by content; places are in what it brings,
-    and in what the feed-forward layer reads.
+    Both gates are tanh of a number that begins at 0. Attention goes by content; positions are in what it
+    brings, and in what the feed-forward layer reads.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
@@ -49,7 +49,7 @@ class GatedCrossAttention(nn.Module, Fusion):
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
     Source: Flamingo, arXiv:2204.14198, section 2.2. There text asks and images answer; here each modality
-            asks the other, and tokens with a place or a time bring it along
+            asks the other, and tokens with a position or a time bring it along
 
     layers:  of attention, both ways each
     heads:   of each attention; they share dim

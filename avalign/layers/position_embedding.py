@@ -76,8 +76,8 @@ class PositionEmbedding(nn.Module):
 
 
 def _known(embedding: FourierEmbedding, coordinates: Tensor | None, tokens: Tokens) -> Tensor:
-    """The place of what has one, or else zeros that still reach the weights: several processes do not train
-    together when a step leaves some weights out."""
+    """The position where there is one, else zeros that still reach the weights: several processes do not
+    train together when a step leaves some weights out."""
     if coordinates is None:
         return 0.0 * embedding(tokens.values.new_zeros(1, 2 * embedding.axes))
     found: Tensor = embedding(coordinates)

@@ -1,4 +1,4 @@
-"""The share of each token's place that the truth covers: boxes over patches, intervals over spans."""
+"""The share of each token's position that the truth covers: boxes over patches, intervals over spans."""
 
 from __future__ import annotations
 

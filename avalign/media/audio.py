@@ -17,7 +17,7 @@ from avalign.media.file import END_SLACK, MediaError, MediaFile, too_short
 EARLIER = (Fraction(1, 2), 2, 8)
 BACK = 1.0  # seconds by which time stamps that go back are not an overlap, but begin anew
 UNSTAMPED = ("ac3",)  # formats whose stamps FFmpeg counts from rounded lengths: they drift, and none is taken
-EXACT = (  # codecs whose audio is the same, at the same place, after a seek; and pcm_ but for OTHER_PCM
+EXACT = (  # codecs whose audio is the same, at the same position, after a seek; and pcm_ but for OTHER_PCM
     *("flac", "alac", "aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus", "libopus"),
     *("vorbis", "adpcm_ms", "adpcm_ima_wav"),
 )

@@ -20,7 +20,7 @@ FORMATS = (  # none that runs programs, as EPS does
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 PHOTOMETRIC = 262  # the tag of TIFF: 0 where 0 is white
 DEEP = ("PPM", "PNG", "JPEG2000")  # formats whose integers Pillow gives in the range of 16 bits
-UNREAD = {  # first bytes at their place -> the format, and what it takes
+UNREAD = {  # first bytes at their offset -> the format, and what it takes
     (4, b"ftyphei"): "HEIC, which avalign does not read: save it as JPEG or PNG",
     (4, b"ftyphev"): "HEIC, which avalign does not read: save it as JPEG or PNG",
     (4, b"ftypmif1"): "HEIF, which avalign does not read: save it as JPEG or PNG",

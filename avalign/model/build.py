@@ -20,7 +20,7 @@ from avalign.system.cache import cache_folder
 
 
 def _make(kind: str, path: str, component: Component, *wired: Any) -> Any:
-    """One component, its options by name; what it refuses is reported at its place in the recipe."""
+    """One component, its options by name; what it refuses is reported at its location in the recipe."""
     try:
         made = registry.load(kind, component.name)(*wired, **component.options)
     except (ValueError, TypeError) as error:

@@ -22,7 +22,7 @@ class QFormer(nn.Module, Projector):
 
     (b, n, dim_in) -> (b, windows * queries, dim_out). The transformer is transformers' own Blip2QFormerModel;
     before it stands a norm (BLIP-2's vision tower ends in one), after it one linear map. As in BLIP-2, the
-    place of tokens is not told: an image encoder's tokens hold their own. What comes out is masked where a
+    position of tokens is not told: an image encoder's tokens hold their own. What comes out is masked where a
     window has no real token.
 
     Source: BLIP-2, arXiv:2301.12597; instruction: InstructBLIP, arXiv:2305.06500, X-InstructBLIP,

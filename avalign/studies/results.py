@@ -3,12 +3,12 @@
 Two intervals stand beside every number, for two different questions.
 
 `low`, `high`: would other seeds say the same? Student's t over the seeds' scores (for a difference, over
-    the seeds' differences), n - 1 degrees of freedom. A seed draws the weights, the order of training and
+    the seeds' differences), n - 1 degrees of freedom. A seed decides the weights, the order of training and
     the test samples, so the spread of its scores holds all three. With 3 seeds t is 4.3: wide, and right to
     be, if scores of seeds are near normal. Resampling seeds is not done: of 3 seeds there are only 10
     resamples, and such an interval is too narrow (tests/studies/test_intervals.py measures both).
 `samples`: would other test samples say the same of these very models? 95 % bootstrap within each seed, the
-    mean over seeds taken of each draw; arm and reference resampled alike. It says nothing of other seeds.
+    mean over seeds taken of each resample; arm and reference resampled alike. It says nothing of other seeds.
 
 Nothing is corrected for the number of comparisons: of 20 that differ in nothing, one interval misses 0.
 """
@@ -173,8 +173,8 @@ def over_samples(
 ) -> list[float] | None:
     """[low, high] of the mean over seeds of a metric, or of its difference to another's, by bootstrap.
 
-    pairs: of each seed, the metric and what is subtracted. Samples are drawn anew within each seed, and both
-           of a pair from the same draw: what they share does not count as uncertainty.
+    pairs: of each seed, the metric and what is subtracted. Samples are resampled within each seed, and both
+           of a pair from the same resample: what they share does not count as uncertainty.
     """
     samples = []
     for number, (own, other) in enumerate(pairs):

@@ -53,7 +53,7 @@ class Learner(nn.Module):
 
 
 class StageTrainer(StateTrainer):
-    """transformers' Trainer with avalign's objective, its log of named terms, and whole checkpoints."""
+    """transformers' Trainer with avalign's objective, its log of named terms, and complete checkpoints."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class StageTrainer(StateTrainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and "loss" in logs:
             record = {"stage": self.stage.name, "step": self.state.global_step, **logs}
-            record.pop("epoch", None)  # draws are never repeated: a stage is one epoch
+            record.pop("epoch", None)  # samples are never repeated: a stage is one epoch
             with open(self.run / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
@@ -162,7 +162,7 @@ class StageTrainer(StateTrainer):
 
 
 class _MarkComplete(TrainerCallback):
-    """Marks a checkpoint as whole once all of it is written; only then may an older one go."""
+    """Marks a checkpoint as complete once all of it is written; only then may an older one go."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep

@@ -41,7 +41,7 @@ from avalign.training.stopping import Stop
 def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path:
     """Train, score and report. Returns the run folder.
 
-    resume: go on from the last whole checkpoint; ends with the weights of a run that was never stopped
+    resume: go on from the last complete checkpoint; ends with the weights of a run that was never stopped
     """
     run = Path("runs") / recipe.name if run is None else run
     if resume and not (run / "recipe.yaml").exists():
@@ -191,7 +191,7 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
         dataloader_num_workers=recipe.data.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=True,  # the LLM is not run in a stage without language modelling
-        train_sampling_strategy="sequential",  # a draw's number decides what it is
+        train_sampling_strategy="sequential",  # a sample's number decides what it is
         remove_unused_columns=False,
         disable_tqdm=True,
     )

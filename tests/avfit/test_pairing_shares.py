@@ -17,7 +17,7 @@ def test_what_cannot_be_made_is_named_with_its_reason() -> None:
     can = made_of.pairing().possible("train")
     assert can["arig"].classes == ("dog",)
     assert not can["arig"].why
-    assert can["avfc type4"].why == "no kind of false claim that is drawn can be made"  # nothing but dogs
+    assert can["avfc type4"].why == "no kind of false claim that is sampled can be made"  # nothing but dogs
     assert can["avfc"].pairs == 27
     assert {made_of.pairing().record("train", "avfc", n).kind for n in range(6)} == {
         "type1",

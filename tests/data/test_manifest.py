@@ -176,7 +176,7 @@ def line(**changes: Any) -> str:
             r":2: record 'train-arig-0': \[0, 1, 1\] is not a list of 4",
         ),
         (line() + "\n" + line(intervals=[[0, "1"]]), "is not a list of 2 numbers"),
-        (line() + "\n" + line(references=[1]), "a list of texts"),
+        (line() + "\n" + line(references=[1]), "a list of strings"),
         (line() + "\n" + line(provenance="{"), "record 'train-arig-0': Expecting"),
         (line() + "\n" + line()[:50], r":2: is not JSON"),
         (line() + "\n" + line(task="asdf"), "no task 'asdf'"),

@@ -1,6 +1,6 @@
-"""Which of the things a data set gives are let into the manifest, and under what name.
+"""Which of the things a data set gives are accepted into the manifest, and under what name.
 
-Kept out, each with its reason: what lacks its media, what would leak from test into validation or training
+Refused, each with its reason: what lacks its media, what would leak from test into validation or training
 (an origin stands in one split only: test goes before val, val before train), and what is more than a plan
 asks for.
 """
@@ -71,7 +71,7 @@ class SampleFilter:
         self._seen: set[int] = set()
 
     def limit(self, readings: Iterator[Reading[Any]]) -> None:
-        """Choose, by the seed, which are kept where fewer are wanted than there are."""
+        """Choose, by the seed, which are accepted where fewer are wanted than there are."""
         ranks: dict[str, list[int]] = {split: [] for split in self.most}
         for reading in readings:
             for thing in reading.made:
@@ -84,7 +84,7 @@ class SampleFilter:
                 self._highest[split] = int(ranked[wanted - 1]) if wanted else -1
 
     def passing(self, readings: Iterator[Reading[Made]], ledger: Ledger) -> Iterator[Made]:
-        """The things that are let in; all others are entered in the ledger."""
+        """The things that are accepted; all others are entered in the ledger."""
         empty = True
         for reading in readings:
             empty = False

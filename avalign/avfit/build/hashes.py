@@ -16,7 +16,7 @@ def hashed(*words: object) -> int:
 
 
 class Names:
-    """A set of texts that can be asked whether it holds one. hashes: (n,) uint64, sorted"""
+    """A set of strings that can be asked whether it holds one. hashes: (n,) uint64, sorted"""
 
     def __init__(self, hashes: np.ndarray) -> None:
         self.hashes = hashes

@@ -3,7 +3,7 @@
     items read = items used + items refused
     records (images, recordings) made = kept + refused
 
-An item may make several records; it is refused when none of them is kept.
+An item may make several records; it is refused when none of them is accepted.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class _Verdict:
     index: int
     wrong: list[tuple[str, int, str]]  # code, row, detail
     digest: int
-    new: tuple[str, MediaInfo] | None  # to be kept
+    new: tuple[str, MediaInfo] | None  # to be saved
 
 
 def _check_media(

@@ -47,7 +47,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    file: int  # its place among the manifest's files
+    file: int  # its index among the manifest's files
     path: Path
     begin: int
     end: int

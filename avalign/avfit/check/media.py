@@ -228,7 +228,7 @@ def _broken(promised: float, there: float) -> str:
     return ""
 
 
-# ---- facts against needs ----
+# ---- measurements against needs ----
 
 
 def problems_of(

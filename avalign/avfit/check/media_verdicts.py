@@ -1,4 +1,4 @@
-"""What was measured of media files, kept in the cache: a file as it now is is measured once."""
+"""What was measured of media files, saved in the cache: a file as it now is is measured once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def verdicts_file() -> Path:
                 "CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, found TEXT) WITHOUT ROWID"
             )
     except (sqlite3.Error, OSError) as error:
-        raise AvalignError(f"{file}: what was measured of media cannot be kept there: {error}") from error
+        raise AvalignError(f"{file}: what was measured of media cannot be saved there: {error}") from error
     return file
 
 
@@ -60,7 +60,7 @@ def as_text(info: MediaInfo) -> str:
 
 
 class InfoWriter:
-    """Writes them as they come; what was kept stays if the process is killed."""
+    """Writes them as they come; what was saved stays if the process is killed."""
 
     def __init__(self, file: Path) -> None:
         self._database = _opened(file)

@@ -34,7 +34,7 @@ def problems_of(record: Record, phrasings: Phrasings) -> Iterator[Problem]:
 
 
 def origins_of(record: Record) -> tuple[str, ...]:
-    """What the record's media come from; none where provenance does not tell it in a list of texts."""
+    """What the record's media come from; none where provenance does not tell it in a list of strings."""
     origins = record.provenance.get("origins", [])
     return tuple(dict.fromkeys(origins)) if _is_strings(origins) else ()
 

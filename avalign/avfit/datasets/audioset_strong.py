@@ -144,7 +144,7 @@ def _event(row: Mapping[str, str], names: Mapping[str, str]) -> tuple[Event | No
 def _joined(frames: Iterable[Event]) -> list[Event]:
     """Frames of one class that touch, as one event."""
     joined: list[Event] = []
-    last: dict[str, int] = {}  # class -> place of its last event
+    last: dict[str, int] = {}  # class -> index of its last event
     for frame in sorted(frames, key=lambda event: event.interval or ()):
         index = last.get(frame.mid)
         before = joined[index].interval if index is not None else None

@@ -28,7 +28,7 @@ class Avqa(Dataset):
     """AVQA: questions with four answers to choose from, on clips of VGG-Sound, 10 s long (AVQA).
 
     Layout of its folder: `train_qa.json` and `val_qa.json`, lists of objects with id, video_name, video_id,
-    question_text, multi_choice, answer (place of the right choice, from 0), question_relation and
+    question_text, multi_choice, answer (index of the right choice, from 0), question_relation and
     question_type; `video_map.json` (clip -> video_id; records that disagree with it are refused; it may be
     missing); and the media that `image` and `audio` name, in which "{clip}" stands for the video_name,
     "<YouTube id>_<start in seconds, 6 digits>". The question files have not been verified against the

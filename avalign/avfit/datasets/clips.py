@@ -70,7 +70,7 @@ def plain(text: str) -> str:
 
 
 def question_of(text: str) -> str:
-    """The phrasing of a question in words; a ValueError if it is empty or holds a place of the phrasings."""
+    """A question in words as a phrasing; a ValueError if it is empty or holds a placeholder of phrasings."""
     text = plain(text)
     if not text or _PLACEHOLDER.search(text):
         raise ValueError(f"{text!r} cannot be asked")

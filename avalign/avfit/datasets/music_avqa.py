@@ -135,7 +135,7 @@ def _contradictory(items: Sequence[Any]) -> set[str]:
 
 
 def _strings(text: str) -> list[str] | None:
-    """A list of texts that is itself written as a text: '["left", "violin"]'. None if it is none."""
+    """A list of strings that is itself written as a string: '["left", "violin"]'. None if it is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

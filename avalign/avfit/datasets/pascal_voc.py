@@ -50,7 +50,7 @@ class PascalVoc(Dataset):
     image:       where a photograph lies; {image} is its id
     splits:      list -> our split, of the lists to be read
     test_share:  share of the photographs of split val that become test's, each by its id and `seed`
-    seed:        of that draw
+    seed:        of that sampling
     difficult:   keep boxes marked as difficult
     """
 

@@ -99,7 +99,7 @@ def _caption(text: Any) -> str:
 
 
 def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
-    """Split, place, clip and captions, from the desc files; records of one clip in a file are one item."""
+    """Split, location, clip and captions, from the desc files; records of one clip in a file are one item."""
     for split in SPLITS:
         name = f"desc_{split}.json"
         captions: dict[str, list[Any]] = {}
@@ -117,7 +117,7 @@ def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
 
 
 def _mapped(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
-    """Split, place, clip and captions, from the lists of ids and the mapper; then its clips in no list."""
+    """Split, location, clip and captions, from the lists of ids and the mapper; then its clips in no list."""
     there = [name for name in MAPPERS if (folder / name).exists()]
     if not there:
         raise AvalignError(f"{folder}: has neither {' nor '.join(MAPPERS)}")

@@ -1,4 +1,4 @@
-"""Asks for phrasings in batches, keeps the good ones, and says why the others are not kept."""
+"""Asks for phrasings in batches, keeps the good ones, and says why the others are rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avalign.avfit.instructions.replies import ReplyCache, Writer, listed, rejec
 from avalign.data.manifest.phrasings import Phrasing, PhrasingFile, read_file, shipped
 from avalign.errors import AvalignError
 
-PATIENCE = 3  # replies in a row of which nothing could be kept, before it ends
+PATIENCE = 3  # replies in a row of which nothing could be accepted, before it ends
 LETTERS = 4  # a token, about: English text in the vocabularies of today's models
 
 Tell = Callable[[str], None]
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Estimate:
-    """requests still to send, replies already kept; tokens are guessed from the letters; the next prompt"""
+    """requests still to send, replies already cached; tokens are guessed from the letters; the next prompt"""
 
     requests: int
     cached: int
@@ -124,9 +124,9 @@ def generate(
 ) -> Outcome:
     """Let `writer` phrase a section until `out` holds `count` phrasings of it.
 
-    The file is written after every reply, and replies are kept in the cache: a run that was killed goes on
+    The file is written after every reply, and replies are saved in the cache: a run that was killed goes on
     where it was, to the file that it would have written, and asks for nothing twice. Ends short of `count`,
-    with what there is, when several replies in a row hold nothing that can be kept.
+    with what there is, when several replies in a row hold nothing that can be accepted.
     """
     cache, state, idle = ReplyCache(writer), _Section(section, count, out, batch), 0
     while state.missing > 0 and idle < PATIENCE:
@@ -165,6 +165,6 @@ def short(outcome: Outcome, out: Path) -> AvalignError:
     """The error of a run that ended with fewer than were wanted."""
     return AvalignError(
         f"{outcome.section}: {outcome.held} of {outcome.wanted} phrasings: the last {PATIENCE} replies held "
-        f"none that could be kept. {f'{out} has the others' if outcome.held else f'{out} was not written'}; "
+        f"none to accept. {f'{out} has the others' if outcome.held else f'{out} was not written'}; "
         "a larger model may do better"
     )

@@ -1,4 +1,4 @@
-"""Replies of a language model: kept on disk, read as lists of phrasings, each judged by the rules."""
+"""Replies of a language model: saved on disk, read as lists of phrasings, each checked by the rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENGLISH = frozenset(_COMMON.split())
 
 
 class Writer(Protocol):
-    """A language model that writes phrasings. model: its name; place: what else tells its replies apart."""
+    """A language model that writes phrasings. model: its name; variant: what else tells its replies apart."""
 
     model: str
     variant: str
@@ -47,7 +47,7 @@ class Reply:
 
 
 class ReplyCache:
-    """A writer whose replies are kept in the cache: what was asked once costs nothing again."""
+    """A writer whose replies are saved in the cache: what was asked once costs nothing again."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
@@ -86,7 +86,7 @@ def listed(reply: str) -> list[Any] | None:
 
 
 def rejection(item: Any, section: str, taken: Sequence[str]) -> str | None:
-    """Why an item of a reply is not kept, in a few fixed words; None if it is good. taken: those there are"""
+    """Why an item of a reply is rejected, in a few fixed words; None if it is good. taken: those there are"""
     if not isinstance(item, str):
         return "not a text"
     for reason, _ in faults(item, section):

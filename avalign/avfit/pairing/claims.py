@@ -25,7 +25,7 @@ NEGATIVES = {"other_box": 2.0, "shifted_box": 1.0, "other_event": 2.0, "other_ti
     "similar": 2.0,
     "other_class": 1.0,
 }
-TRIES = 12  # places tried for a shifted box
+TRIES = 12  # positions tried for a shifted box
 SHORTEST = 0.1  # seconds that a wrong time lasts at least
 
 
@@ -50,7 +50,7 @@ def kinds_of(claim: str) -> tuple[str, ...]:
 
 
 def tried_after(kind: str, kinds: Sequence[str]) -> list[str]:
-    """The kind that was drawn, then those that may stand in for it, the nearest first."""
+    """The kind that was sampled, then those that may stand in for it, the nearest first."""
     family = next(names for names in (BOXES, TIMES, CLASSES) if kind in names)
     return [kind, *(k for k in family if k in kinds and k != kind), *(k for k in kinds if k not in family)]
 
@@ -136,7 +136,7 @@ def apart(box: Box, others: Sequence[Box], most: float) -> bool:
 def shifted(box: Box, avoided: Sequence[Box], most: float, rng: SplitMix64) -> Box | None:
     """A box of about the size of `box` elsewhere: of it and of each avoided one at most `most` is covered.
 
-    Covered is the smaller of the two: a small box within a large one is no other place. Where its own size
+    Covered is the smaller of the two: a small box within a large one is no other position. Where its own size
     leaves no room it is made smaller, down to 0.3 of its sides; None if nothing was found.
     """
     width, height = box[2] - box[0], box[3] - box[1]

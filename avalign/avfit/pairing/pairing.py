@@ -52,7 +52,7 @@ class Pairing:
     sampling:   "even": every class as often as any other, as long as it has pairs that were not used; or
                 "frequency": as often as there are images or recordings of it, whichever are fewer
     others:     share of ARIG in which the image shows something else that could sound, so that the answer
-                depends on the audio; classes without such images are drawn from the rest
+                depends on the audio; classes without such images are sampled from the rest
     most_boxes: of an ARIG answer; images with more boxes of the class are not used for it
     all_along:  share of IGATL in which the class may be heard from beginning to end
     types:      of AVFC's claims; every type that can be made if none is named
@@ -126,7 +126,7 @@ class Pairing:
         for claim, (_, timed) in TYPES.items():
             claims[claim] = self._can(split, "timed" if timed else "heard")
             if claims[claim].pairs and not self._kinds(split, claim):
-                claims[claim] = Possible(0, (), "no kind of false claim that is drawn can be made")
+                claims[claim] = Possible(0, (), "no kind of false claim that is sampled can be made")
         wanted = [claim for claim in TYPES if self.types is None or claim in self.types]
         why = "; ".join(f"{claim}: {claims[claim].why}" for claim in wanted if not claims[claim].pairs)
         made = [claims[claim] for claim in wanted if claims[claim].pairs]

@@ -4,7 +4,7 @@
     pool.save(folder)                      as arrays; ImagePool.open(folder, classes) maps them, so that
                                            worker processes share one copy
 
-Only what has a class in the look-up is kept; what has none is counted by its name in `counts`.
+Only what has a class in the look-up is saved; what has none is counted by its name in `counts`.
 """
 
 from __future__ import annotations

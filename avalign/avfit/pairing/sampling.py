@@ -47,7 +47,7 @@ class SplitMix64:
 class Pairs:
     """All pairs of one of `first` and one of `second` things, each once, and each thing as often as others.
 
-    Place p is (p mod first, (p + p // lcm) mod second), its halves then put into an order of their own.
+    Index p is (p mod first, (p + p // lcm) mod second), its halves then permuted.
     """
 
     def __init__(self, first: int, second: int, key: int) -> None:
@@ -59,7 +59,7 @@ class Pairs:
         return self.first * self.second
 
     def at(self, index: int) -> tuple[int, int]:
-        """Of any place: beyond the last pair the first comes again."""
+        """Of any index: beyond the last pair the first comes again."""
         index %= self.first * self.second
         (a, b), (c, d) = self.steps
         return (a * index + b) % self.first, (c * (index + index // self.lcm) + d) % self.second

@@ -36,7 +36,7 @@ from avalign.system.cache import VARIABLE, cache_folder
 from avalign.system.processes import shared_map
 from avalign.types import SPLITS, TASKS, Sample
 
-VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it draws
+VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it generates
 LOCK = "lock"  # in a split that is being written, held by who writes it
 
 
@@ -90,7 +90,7 @@ class AvWorld(Source):
         images, audio, all_scenes = self._splits[split]
         rng = random_state(self.seed, split, task, index)
         plots = asking.ALLOWED[task]
-        # Training draws at random. Evaluation takes every kind, true and false, equally often.
+        # Training samples at random. Evaluation takes every kind, true and false, equally often.
         kinds = {"avfc": asking.CLAIM_TYPES, "avqa": asking.SCORED}.get(task, ("",))
         kind, true = kinds[index % len(kinds)], index // len(kinds) % 2 == 0
         if split == "train" and task in asking.ASK_KIND:
@@ -154,7 +154,7 @@ def _made(count: int, seed: tuple[int, ...], workers: int) -> Iterator[Any]:
 
 
 def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> None:
-    """Write a split beside its final place and move it there whole: a cache is complete or absent."""
+    """Write a split beside its final place and move it there atomically: a cache is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(folder)
     building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")  # never one that a killed process left

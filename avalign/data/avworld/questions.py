@@ -121,7 +121,7 @@ def _another_time(scene: Scene, rng: np.random.Generator) -> tuple[float, float]
 
 
 def avfc(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Question:
-    """`kind` type1..type4 and the verdict are drawn before the scene, so that both are balanced."""
+    """`kind` type1..type4 and the verdict are sampled before the scene, so that both are balanced."""
     event = scene.events[0]
     thing = None if scene.plot == "stranger" else _thing(scene, event.name)
     shown: Thing = scene.things[0]

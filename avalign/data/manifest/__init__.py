@@ -30,7 +30,7 @@ class Manifest(Source):
     instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
     adds to them): another one whenever training comes to it again, always the same in validation and test.
 
-    Of the sources of a task's records, training draws each as often as it has records, or by `sources`. All
+    Of the sources of a task's records, training samples each as often as it has records, or by `sources`. All
     of a source's records come before any comes again.
 
     media:   folder that the records' paths start from; the manifest's own when not given

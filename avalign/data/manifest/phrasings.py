@@ -1,4 +1,4 @@
-"""The phrasings of a manifest's tasks: read from YAML, one drawn for each record, its tokens filled."""
+"""The phrasings of a manifest's tasks: read from YAML, one sampled for each record, its tokens filled."""
 
 from __future__ import annotations
 

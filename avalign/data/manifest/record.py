@@ -35,7 +35,7 @@ class Record:
     split: str  # one of SPLITS
     source: str  # the data set it was made from
     response: str
-    instruction: str = ""  # a phrasing; "" where one of the task's is drawn when the sample is used
+    instruction: str = ""  # a phrasing; "" where one of the task's is sampled when the sample is used
     slots: dict[str, Any] = field(
         default_factory=dict
     )  # what its <class>, <box>, <time>, <question> stand for
@@ -185,7 +185,7 @@ def asking(record: Record, instruction: str) -> Record:
 
 def _strings(values: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
-        raise ValueError("references: a list of texts is needed")
+        raise ValueError("references: a list of strings is needed")
     return tuple(values)
 
 

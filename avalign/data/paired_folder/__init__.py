@@ -1,7 +1,7 @@
 """paired_folder: scenes composed of real photographs, with a real recording that goes with one of them.
 
 A photograph of one animal can be answered without listening. So two to four of different classes are laid out
-on one canvas, with shifted and cropped tiles, and the recording of one of them is heard: which one is drawn
+on one canvas, with shifted and cropped tiles, and the recording of one of them is heard: which one is sampled
 independently of the image, so the image alone does not tell. What could tell the class of a recording
 without recognising it is evened out: loudness, length, silence around it, bandwidth.
 """
@@ -160,12 +160,12 @@ class PairedFolder(Source):
         )
 
     def plan(self, split: str, task: str, index: int) -> Plan:
-        """Draw what `sample` shows, plays and asks; classes evenly, however many files they have."""
+        """Sample what `sample` shows, plays and asks; classes evenly, however many files they have."""
         pool = self.pool(split)
         if task not in TASKS:
             raise AvalignError(f"paired_folder: no task '{task}'.{suggest(task, TASKS)}")
         rng = random_state(self.seed, split, task, index)
-        # Training draws at random. Evaluation takes every kind, true and false, equally often.
+        # Training samples at random. Evaluation takes every kind, true and false, equally often.
         number = int(rng.integers(2**20)) if split == "train" else index
         kinds = {"avfc": CLAIM_TYPES, "avqa": QUESTIONS}.get(task, ("",))
         kind, true = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
@@ -178,7 +178,7 @@ class PairedFolder(Source):
         audible: list[tuple[str, Recording]] = []
         if kind == "type4" and not true:
             audible.append(_stranger(pool, absent, rng))
-        else:  # `names` are in random order, and so are the places: nothing in the image tells which it is
+        else:  # `names` are in random order, and so are the positions: nothing in the image tells which it is
             audible.append((shown[0], _one(pool.recordings[shown[0]], rng)))
         if task == "igatl" and rng.random() < self.offscreen:
             audible.append(_stranger(pool, absent, rng))
@@ -233,7 +233,7 @@ class PairedFolder(Source):
         )
 
     def corpus(self) -> list[str]:
-        """Instructions and answers of some hundred training questions a task, and every class and place."""
+        """Instructions and answers of some hundred training questions a task, every class and position."""
         asked = [self.plan("train", task, index).asked for task in TASKS for index in range(300)]
         positions = [position for names in composing.POSITIONS.values() for position in names]
         words = [questions.a(name) for name in self.pool("train").classes] + positions

@@ -1,4 +1,4 @@
-"""Scenes from photographs and recordings: where each lies is drawn first, pixels and samples follow."""
+"""Scenes from photographs and recordings: where each lies is sampled first, pixels and samples follow."""
 
 from __future__ import annotations
 

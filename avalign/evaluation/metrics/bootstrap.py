@@ -28,7 +28,7 @@ class Metric:
     grouped: bool = True
 
     def value(self) -> float | None:
-        """None when not available, or not defined (no sample to judge)."""
+        """None when not available, or not defined (no sample to score)."""
         if self.parts is None:
             return self.fixed
         if len(self.parts) == 0:
@@ -36,7 +36,7 @@ class Metric:
         return _finite(self.combine(self.parts.sum(0)))
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float] | None:
-        """The 95 % percentile bootstrap interval over samples; the same `seed` draws the same samples.
+        """The 95 % percentile bootstrap interval over samples; the same `seed` gives the same samples.
 
         None for one sample, for no resamples, and for what cannot be resampled.
         """
@@ -44,13 +44,13 @@ class Metric:
         return None if samples is None else percentiles(samples)
 
     def resampled(self, resamples: int, seed: int) -> np.ndarray | None:
-        """(resamples,): the score of samples drawn with replacement; None where there is no interval."""
+        """(resamples,): the score of samples taken with replacement; None where there is no interval."""
         if self.parts is None or len(self.parts) < 2 or resamples == 0:
             return None
         n = len(self.parts)
         generator = np.random.default_rng(seed)
         sums = []
-        for start in range(0, resamples, 100):  # 100 draws at a time bound the memory
+        for start in range(0, resamples, 100):  # 100 resamples at a time bound the memory
             times = generator.multinomial(n, np.full(n, 1 / n), size=min(100, resamples - start))
             sums.append(times @ self.parts)
         return np.asarray(self.combine(np.concatenate(sums)))
@@ -79,7 +79,7 @@ def mean_of_groups(name: str, values: Sequence[float] | np.ndarray, groups: Sequ
 
 
 def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, float, float] | None:
-    """a - b on the same samples with its 95 % interval, both drawn alike (paired bootstrap): value, low,
+    """a - b on the same samples with its 95 % interval, both resampled alike (paired bootstrap): value, low,
     high."""
     if a.parts is None or b.parts is None or len(a.parts) == 0:
         return None
@@ -96,7 +96,7 @@ def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, 
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
-    """The middle 95 % of what was drawn, less what is not finite."""
+    """The middle 95 % of the samples, less what is not finite."""
     samples = samples[np.isfinite(samples)]
     if len(samples) == 0:
         return None

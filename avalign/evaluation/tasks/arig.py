@@ -92,7 +92,7 @@ class Arig(Mapped):
             return write_box(np.clip(box, 0, 1).tolist(), label, decimals=4)
 
         def random_box(sample: Sample) -> str:
-            """A training box's size at a random place."""
+            """A training box's size at a random position."""
             generator = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
             x0, y0, x1, y1 = boxes[generator.integers(len(boxes))]
             left, top = generator.uniform(0, 1 - (x1 - x0)), generator.uniform(0, 1 - (y1 - y0))

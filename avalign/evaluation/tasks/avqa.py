@@ -5,7 +5,7 @@
     parse     `grammar.answer_in` (without thoughts and "The answer is"); "Yes, ..." is yes, "No, ..." is no;
               `grammar.normalise_answer` (case, punctuation, articles, number words); nothing left: unparsed
     score     right when it equals the normal form of the response or of one of the references
-    choices   where the sample has them (provenance "choices", a list of texts: AVQA), "B", "(b)", "B. dog" or
+    choices   where the sample has them (provenance "choices", strings: AVQA), "B", "(b)", "B. dog" or
               "dog (B)" names the second; the choice itself is right as well. Choices that normalisation would
               make one ("C", "C++") or nothing ("A") are compared by all they are written with
 
@@ -87,7 +87,7 @@ def choices_of(sample: Sample) -> tuple[str, ...]:
     """The texts to choose from, in their order; none where the question is an open one."""
     choices = sample.provenance.get("choices", ())
     if not isinstance(choices, list | tuple) or not all(isinstance(text, str) for text in choices):
-        raise ValueError(f"sample {sample.id}: its choices are not a list of texts: {choices!r:.80}")
+        raise ValueError(f"sample {sample.id}: its choices are not a list of strings: {choices!r:.80}")
     return tuple(choices)
 
 

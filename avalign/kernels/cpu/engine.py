@@ -201,7 +201,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _built() -> Path:
-    """The shared library of this source, compiler and processor; built and kept under the cache folder."""
+    """The shared library of this source, compiler and processor; built and saved under the cache folder."""
     compiler = _compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     source = [path.read_text() for path in sorted(SOURCE.glob("*.[ch]pp"))]
