@@ -104,7 +104,7 @@ class Old:
 
 
 def test_a_sources_texts_are_its_corpus(capsys: pytest.CaptureFixture[str]) -> None:
-    assert completed(Old(), Source).corpus() == ["a word"]  # type: ignore[type-var]
+    assert completed(Old(), Source).corpus() == ["a word"]  # type: ignore[attr-defined]
     assert "Old: 'texts' is now called 'corpus'" in capsys.readouterr().err
 
 

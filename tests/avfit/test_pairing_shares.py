@@ -33,7 +33,7 @@ def test_what_cannot_be_made_is_named_with_its_reason() -> None:
         untimed.pairing().record("train", "igatl", 0)
     with pytest.raises(AvalignError, match="no avfc in train: type2: of no recording"):
         untimed.pairing(types=["type1", "type2"]).record("train", "avfc", 0)
-    assert "no picture of val" in made_of.pairing().possible("val")["arig"].why
+    assert "no image of val" in made_of.pairing().possible("val")["arig"].why
     apart = World(made_of.images, {"c": recording("c", ("car", None))})
     assert apart.pairing().possible("train")["arig"].why.endswith("no class in common")
     mute = World(made_of.images, {})

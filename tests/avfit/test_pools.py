@@ -47,7 +47,7 @@ def check_pools(made_of: World, folder: Path) -> None:
             assert shown.boxes(number) == [thing.box for thing in kept]
         for number in range(len(heard)):
             sound = made_of.recordings[heard.recording(number)[0]]
-            events = [event for event in sound.events if CLASSES.of_sound(event.name) != NOTHING]
+            events = [event for event in sound.events if CLASSES.of_audio(event.name) != NOTHING]
             assert heard.recording(number)[1:3] == (f"sounds/{sound.file}", sound.origin)
             assert [CLASSES.names[c] for c in heard.classes_of(number)] == [event.name for event in events]
             assert heard.intervals(number) == [event.interval for event in events]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avalign.avfit.check.lines import SOUND, VIDEO
+from avalign.avfit.check.lines import AUDIO, VIDEO
 from avalign.avfit.check.media import Limits, Use, measured, problems_of
 from avalign.media.file import MediaError
 from avalign.media.read import read_frames
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("media")
 
 
-def found(file: Path, kind: int = SOUND) -> dict[str, str]:
+def found(file: Path, kind: int = AUDIO) -> dict[str, str]:
     """Each finding and its line."""
     limits = Limits(min_rate=8_000)
     return {
@@ -38,7 +38,7 @@ def found(file: Path, kind: int = SOUND) -> dict[str, str]:
 @pytest.mark.parametrize("kind", [Kind(*film) for film in FILMS] + SOUNDS, ids=str)
 def test_nothing_is_found_in_good_files(kind: Kind, folder: Path) -> None:
     file = write(folder, kind)
-    assert found(file, SOUND) == {}
+    assert found(file, AUDIO) == {}
     if kind.video:
         assert found(file, VIDEO) == {}
 
@@ -246,7 +246,7 @@ def test_a_later_piece_of_a_film_sent_in_pieces_does_not_break_off(folder: Path,
     pieces = [at - 4 for at in range(len(content)) if content[at : at + 4] == b"moof"]
     assert len(pieces) > 2
     file.write_bytes(content[: pieces[0]] + content[pieces[1] :])
-    assert "media breaks off" not in found(file, VIDEO) | found(file, SOUND)
+    assert "media breaks off" not in found(file, VIDEO) | found(file, AUDIO)
     file.write_bytes(content[: pieces[0]] + content[pieces[1] : -5000])
     assert "media breaks off" in found(file, VIDEO)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avalign.avfit.check.lines import SOUND, VIDEO
+from avalign.avfit.check.lines import AUDIO, VIDEO
 from avalign.avfit.check.media import measured
 from avalign.media.file import MediaError
 from avalign.media.read import read_audio, read_frames, seconds_of
@@ -60,7 +60,7 @@ def test_sound_is_where_the_clock_says(kind: Kind, folder: Path) -> None:
         start, end = min(start, end), max(start, end) + 0.05
         part, _ = read_audio(file, start, end)
         np.testing.assert_allclose(part, whole[round(start * rate) : round(end * rate)], atol=1e-4)
-    assert measured(file, SOUND).seconds == pytest.approx(len(whole) / rate, abs=1e-4)
+    assert measured(file, AUDIO).seconds == pytest.approx(len(whole) / rate, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LATE if kind.video], ids=str)
