@@ -266,7 +266,7 @@ def test_arig_shows_something_else_as_often_as_asked() -> None:
     assert any("car" not in seen(p) for p in shown)
 
 
-def test_arig_leaves_pictures_with_too_many_boxes_alone() -> None:
+def test_arig_leaves_images_with_too_many_boxes_alone() -> None:
     many = [("dog", (x / 10, 0.0, x / 10 + 0.05, 0.1)) for x in range(5)]
     made_of = World(
         {"many": picture("many", *many), "two": picture("two", *many[:2])},

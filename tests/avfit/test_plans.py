@@ -83,7 +83,7 @@ def test_pairs_do_not_depend_on_the_processes_or_the_format(root: Path, tmp_path
     assert contents(tmp_path / "one") == contents(tmp_path / "seed")  # nothing of the first is left in memory
 
 
-def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: Path, tmp_path: Path) -> None:
+def test_images_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: Path, tmp_path: Path) -> None:
     """Only what is on the disk is paired; a video of one data set's test is not heard in training."""
     LAYOUTS["pascal_voc"](tmp_path / "root" / "VOC")
     LAYOUTS["vgg_sound"](tmp_path / "root" / "VGGSound")

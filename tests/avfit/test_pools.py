@@ -147,7 +147,7 @@ def test_what_is_heard_all_along_and_what_now_and_then() -> None:
     assert ids(pool.now_and_then("train", dog)) == ["now"]
 
 
-def test_pictures_that_show_something_else_that_could_sound() -> None:
+def test_images_that_show_something_else_that_could_sound() -> None:
     shown = {"car": ["dog", "car"], "chair": ["dog", "chair"], "bird": ["bird", "owl"], "two": ["dog", "dog"]}
     items = [picture(id, *((name, WHOLE) for name in names)) for id, names in shown.items()]
     pool = ImagePool.build(readings(items), CLASSES)

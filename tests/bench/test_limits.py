@@ -99,7 +99,7 @@ def test_who_takes_too_long_is_stopped() -> None:
     assert time.monotonic() - start < 500, "it sleeps for 600"
 
 
-def test_where_nothing_is_measured_there_is_still_a_table_and_no_picture(tmp_path: Path) -> None:
+def test_where_nothing_is_measured_there_is_still_a_table_and_no_image(tmp_path: Path) -> None:
     chosen = [fakes.doing(fakes.cannot)]
     report = bench(chosen, [SMALL, SMALL], SETTINGS, device=CPU, repeats=1, rates=RATES, limits=LIMITS)
     (_, rows, notes), *_ = show.tables(report)

@@ -171,7 +171,7 @@ def test_eval_refuses_an_unknown_split_task_and_folder(folder):
     )
 
 
-def test_predict_prints_the_answer_and_where_the_picture_is(folder, stand_in):
+def test_predict_prints_the_answer_and_where_the_image_is(folder, stand_in):
     source = "def predict(*words): calls.append(words); return 'a dog, [0.1, 0.2, 0.3, 0.4]'"
     calls = stand_in("avalign.evaluation.predict", source)
     Path("a.jpg").touch()

@@ -193,7 +193,7 @@ def test_media_stand_in_the_order_of_their_samples_and_zeros_where_there_is_none
 
 
 @pytest.mark.parametrize("missing", ["image", "audio"])
-def test_a_batch_without_any_picture_or_sound_is_shaped_like_one_with(missing: str) -> None:
+def test_a_batch_without_any_image_or_sound_is_shaped_like_one_with(missing: str) -> None:
     whole = letters()([sample(1), sample(2)])
     without = letters()([sample(k).without(**{missing: True}) for k in (1, 2)])
     values = getattr(without, missing)

@@ -66,7 +66,7 @@ def test_a_sample_is_its_record_with_the_media_decoded(folder: Path) -> None:
         assert sample.image[36:, 40:].mean() == pytest.approx(grey, abs=4)
 
 
-def test_several_frames_are_a_film(folder: Path, tmp_path: Path) -> None:
+def test_several_frames_are_a_video(folder: Path, tmp_path: Path) -> None:
     write([replace(records()[0], image="clip.mp4", frame_times=(0.2, 1.0, 3.4))], tmp_path / "made.jsonl")
     sample = opened(tmp_path / "made.jsonl", media=str(folder)).sample("train", "arig", 0)
     check(sample)
@@ -248,7 +248,7 @@ def test_an_index_is_the_same_however_the_file_is_divided(
         Table(tmp_path / "spaced.jsonl", workers=workers)
 
 
-def test_a_line_that_begins_where_a_stretch_does_is_indexed_once(
+def test_a_line_that_begins_where_a_segment_does_is_indexed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line(id=f"number-{k}") + "\n" for k in range(6)]

@@ -130,7 +130,7 @@ def test_its_tokens_are_those_of_timm_at_every_size(folder: Any, family: str, wh
 
 
 @every_family()
-def test_its_pictures_are_normalised_as_it_was_trained(folder: Any, family: str) -> None:
+def test_its_images_are_normalised_as_it_was_trained(folder: Any, family: str) -> None:
     """By the numbers that timm lists for the family, which differ: CLIP's, ImageNet's, halves."""
     stock = timm.get_pretrained_cfg(FAMILIES[family].name)
     encoder = TimmImageEncoder(model=str(folder(family)), pretrained=False)

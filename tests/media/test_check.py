@@ -84,7 +84,7 @@ def test_a_tag_in_front_is_none_of_the_sound(suffix: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("film", FILMS, ids=" ".join)
-def test_sound_that_begins_after_the_picture_is_found(film: tuple[str, str, str], folder: Path) -> None:
+def test_sound_that_begins_after_the_image_is_found(film: tuple[str, str, str], folder: Path) -> None:
     said = found(write(folder, Kind(*film, late_audio=0.8)))
     assert set(said) == {"sound begins late"}
     line = said["sound begins late"]
@@ -232,7 +232,7 @@ def test_a_video_cut_at_its_head_begins_with_its_first_frame_that_decodes(
     np.testing.assert_array_equal(read_frames(file, [max(0.0, begin - 0.9)])[0], first)
 
 
-def test_a_later_piece_of_a_film_sent_in_pieces_does_not_break_off(folder: Path, tmp_path: Path) -> None:
+def test_a_later_piece_of_a_video_sent_in_pieces_does_not_break_off(folder: Path, tmp_path: Path) -> None:
     whole, file = tmp_path / "whole.mp4", tmp_path / "piece.mp4"
     options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
     film = write(folder, Kind("mp4", "aac", "libx264"))

@@ -185,7 +185,7 @@ def test_the_first_frame_stands_for_a_second_before_it_begins(tmp_path: Path) ->
         read_frames(late, [0.5])
 
 
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_a_cover_image_is_no_video(tmp_path: Path) -> None:
     file = tmp_path / "a.mp4"
     with av.open(str(file), "w") as container:
         sound = container.add_stream("aac", rate=48_000, layout="mono")

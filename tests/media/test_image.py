@@ -91,7 +91,7 @@ def test_a_red_and_a_white_half_stay_so_in_every_mode_and_format(
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
-def test_of_several_pictures_the_first_is_meant(tmp_path: Path, suffix: str) -> None:
+def test_of_several_images_the_first_is_meant(tmp_path: Path, suffix: str) -> None:
     first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
     assert read_image(tmp_path / f"a.{suffix}")[24, 32].tolist()[::2] in ([255, 0], [254, 0])

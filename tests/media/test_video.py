@@ -62,14 +62,14 @@ def test_a_turned_video_is_set_upright(video: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", range(SECONDS))
-def test_a_stretch_of_a_videos_sound_is_the_right_one(video: Path, second: int) -> None:
+def test_a_segment_of_a_videos_sound_is_the_right_one(video: Path, second: int) -> None:
     audio, rate = read_audio(video, second + 0.1, second + 0.9)
     assert rate == RATE
     assert len(audio) == round(0.8 * RATE)
     assert pitch(audio, rate) == pytest.approx(300 * (second + 1), abs=3)
 
 
-def test_a_stretch_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path) -> None:
+def test_a_segment_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", beeps(), RATE, subtype="FLOAT")
@@ -81,7 +81,7 @@ def test_a_stretch_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp4"])
-def test_a_stretch_behind_the_end_is_refused(video: Path, tmp_path: Path, suffix: str) -> None:
+def test_a_segment_behind_the_end_is_refused(video: Path, tmp_path: Path, suffix: str) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", beeps(), RATE)

@@ -130,7 +130,7 @@ def test_it_trains_and_answers(
 
 
 @every
-def test_it_takes_films_too(name: str) -> None:
+def test_it_takes_videos_too(name: str) -> None:
     model = built(name, "model.frames=2")
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     film = sample(image=image, frame_times=(0.5, 1.5))

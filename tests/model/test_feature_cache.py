@@ -136,7 +136,7 @@ def test_a_full_folder_takes_no_more_and_says_so(tmp_path: Path, capsys: pytest.
     assert "2 computed and not kept: full (data.features_gib)" in said
 
 
-def test_a_film_is_kept_frame_by_frame(tmp_path: Path) -> None:
+def test_a_video_is_kept_frame_by_frame(tmp_path: Path) -> None:
     model = tiny.model(frames=3)
     model.learn({"llm"})
     samples = [

@@ -48,7 +48,7 @@ def test_a_draw_does_not_depend_on_the_draws_before_it(source: AvWorld) -> None:
     assert len({(s.instruction, s.provenance["scene"]) for s in forwards}) > 3
 
 
-def test_splits_share_no_picture_and_no_sound(source: AvWorld, root: Path) -> None:
+def test_splits_share_no_image_and_no_sound(source: AvWorld, root: Path) -> None:
     for media in ("images.npy", "audio.npy"):
         every = [
             row.tobytes()
@@ -213,7 +213,7 @@ def sounding() -> list[tuple[Scene, list[str]]]:
     return list(zip(made, order, strict=True))
 
 
-def test_which_thing_sounds_cannot_be_told_from_the_picture(sounding: list[tuple[Scene, list[str]]]) -> None:
+def test_which_thing_sounds_cannot_be_told_from_the_image(sounding: list[tuple[Scene, list[str]]]) -> None:
     """Neither from left to right, nor top to bottom, nor by size, nor front to back, nor by class."""
     traits: dict[str, Callable[[Thing, list[str]], float]] = {
         "across": lambda thing, _: thing.box[0] + thing.box[2],
@@ -234,7 +234,7 @@ def test_which_thing_sounds_cannot_be_told_from_the_picture(sounding: list[tuple
             assert chisquare([ranks[k] for k in range(count)]).pvalue > BY_CHANCE, (trait, count, ranks)
 
 
-def test_what_sounds_off_screen_is_not_in_the_picture(source: AvWorld, root: Path) -> None:
+def test_what_sounds_off_screen_is_not_in_the_image(source: AvWorld, root: Path) -> None:
     lines = next(root.glob("avworld-train-*/scenes.jsonl")).read_text().splitlines()
     plots = Counter()
     for scene in map(json.loads, lines):
@@ -249,7 +249,7 @@ def test_what_sounds_off_screen_is_not_in_the_picture(source: AvWorld, root: Pat
 
 
 @pytest.mark.parametrize("task", ["arig", "avqa", "avcap", "avfc"])
-def test_another_sound_over_the_same_picture_has_another_answer(task: str) -> None:
+def test_another_sound_over_the_same_image_has_another_answer(task: str) -> None:
     things = (Thing("bell", (0.1, 0.1, 0.4, 0.4)), Thing("drum", (0.6, 0.5, 0.9, 0.9)))
     answers = []
     for name in ("bell", "drum"):
