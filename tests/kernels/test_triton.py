@@ -139,7 +139,7 @@ def test_the_tier_is_chosen_by_items_tokens_and_multiprocessors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "n", "m", "why"),
+    ("tier_name", "n", "m", "why"),
     [
         ("streamed", 10, 8193, "at most 8192 target tokens an item, got 8193"),
         ("split", 10, 8193, "at most 8192 target tokens an item, got 8193"),
