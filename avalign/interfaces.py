@@ -48,12 +48,12 @@ class Part(Component, Protocol):
 
 
 class ImageEncoder(Part, Protocol):
-    """Pictures to patch tokens. It gets the frames of a video one by one."""
+    """Images to patch tokens. It gets the frames of a video one by one."""
 
     width: int  # d, of a token
-    token_count: int  # n, of a picture
+    token_count: int  # n, of an image
     # (h, w, 3) uint8, of any size -> (...) float32, a row of what forward takes. It must not be cropped:
-    # boxes are in 0..1 of the whole picture. An object without weights, which loader processes are given
+    # boxes are in 0..1 of the whole image. An object without weights, which loader processes are given
     preprocessing: Callable[[np.ndarray], Tensor]
 
     @abstractmethod
@@ -65,7 +65,7 @@ class ImageEncoder(Part, Protocol):
 
 
 class AudioEncoder(Part, Protocol):
-    """Sounds to tokens in order of time."""
+    """Audio to tokens in order of time."""
 
     width: int  # d, of a token
     token_count: int  # m, of the longest clip
@@ -108,7 +108,7 @@ class Connector(Part, Protocol):
 
 
 class Projector(Connector, Protocol):
-    """Encoder tokens to the shared space; a connector without `wants`, which may stand in either place."""
+    """Encoder tokens to the shared space; a connector without `wants`, which may stand in either position."""
 
 
 class Fusion(Part, Protocol):
@@ -126,7 +126,7 @@ class Chat(Protocol):
     """How a language model is asked and answers, as ids (avalign.llm.chat.Chat)."""
 
     def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
-        """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
+        """Ids of a prompt, its placeholders widened to as many ids as tokens will fill them."""
         ...
 
     def response_ids(self, response: str) -> list[int]:
@@ -137,7 +137,7 @@ class Chat(Protocol):
 class LanguageModel(Part, Protocol):
     """A causal language model with its tokenizer (avalign.llm.LanguageModel wraps any of transformers').
 
-    Positional argument: texts, what a tokenizer is built from, or the folder of a saved one.
+    Positional argument: corpus, the texts that a tokenizer is built from, or the folder of a saved one.
     """
 
     lm: Any  # transformers' model, or peft's around it
@@ -190,7 +190,7 @@ class LanguageModel(Part, Protocol):
 
     @abstractmethod
     def forward(self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens) -> Tensor:
-        """Ids (b, t) with places to fill, tokens (b, n, width), (b, m, width) -> logits (b, t, v)"""
+        """Ids (b, t) with placeholders to fill, tokens (b, n, width), (b, m, width) -> logits (b, t, v)"""
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens) -> Tensor:
         return self.forward(input_ids, attention_mask, image, audio)
@@ -273,14 +273,14 @@ class Source(Samples, Component, Protocol):
         """Find the data under `root`, or make them"""
 
     @abstractmethod
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers that a tokenizer is built from: every word is in them"""
 
 
 class Dataset(Component, Protocol):
     """A public data set on disk. Its docstring says which files it reads, where they lie, and the source."""
 
-    gives: ClassVar[str]  # "records", or "pictures" or "recordings" to be paired
+    gives: ClassVar[str]  # "records", or "images" or "recordings" to be paired
 
     @abstractmethod
     def read(self, folder: Path) -> Iterator[Reading[Any]]:
@@ -301,7 +301,7 @@ class Task(Protocol):
 
     @abstractmethod
     def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> list[Scored]:
-        """Judge each answer against its sample's truth."""
+        """Score each answer against its sample's truth."""
 
     @abstractmethod
     def metrics(self, samples: Sequence[Sample], scored: Sequence[Scored]) -> Iterator[Metric]:
@@ -319,7 +319,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Mapped(Task, Protocol):
-    """A task whose answers may come with a heat map over the picture."""
+    """A task whose answers may come with a heat map over the image."""
 
     @abstractmethod
     def map_values(self, sample: Sample, heat: np.ndarray | None) -> dict[str, float]:
@@ -345,7 +345,7 @@ class Explainer(Protocol):
 
 @runtime_checkable
 class Mapper(Protocol):
-    """An answerer that gives a heat map over the picture with each answer, (rows, columns), or None."""
+    """An answerer that gives a heat map over the image with each answer, (rows, columns), or None."""
 
     def answer_with_maps(self, samples: Sequence[Sample]) -> list[tuple[str, np.ndarray | None]]: ...
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from inspect import getattr_static, isfunction
 from typing import Any, TypeVar
 
 from avalign import interfaces
 from avalign.errors import AvalignError
+from avalign.system.terminal import warn
 
 Offering = TypeVar("Offering")
+FORMER = {"corpus": "texts"}  # members that had another name: taken by it, with a note, for this release
 
 
 def members(interface: type) -> dict[str, Any]:
@@ -31,7 +33,10 @@ def completed(component: Offering, interface: type) -> Offering:
         # looked up without being asked for first: a tokenizer, for one, is loaded when it is
         if getattr_static(component, name, ...) is not ... or hasattr(component, name):
             continue
-        if default is ...:
+        if default is ... and hasattr(component, FORMER.get(name, name)):
+            _note_renamed(type(component).__name__, FORMER[name], name)
+            object.__setattr__(component, name, getattr(component, FORMER[name]))
+        elif default is ...:
             lacking.append(name)
         elif isinstance(default, staticmethod):
             object.__setattr__(component, name, default.__func__)
@@ -45,6 +50,11 @@ def completed(component: Offering, interface: type) -> Offering:
             f"{interface.__name__} says what it must offer"
         )
     return component
+
+
+@cache  # once a component
+def _note_renamed(component: str, old: str, new: str) -> None:
+    warn(f"{component}: {old!r} is now called {new!r}; it is still taken in this release")
 
 
 def attribute(kind: type, interface: type, name: str) -> Any:

@@ -92,7 +92,11 @@ SHIPPED: dict[str, dict[str, str]] = {
 }
 
 # options that had another name: read by it, with a note, for this release
-RENAMED = {"avopt": {"rounds": "iterations"}}
+RENAMED = {
+    "avopt": {"rounds": "iterations"},
+    "by_class": {"draw": "sampling"},
+    "avsbench": {"hear": "audio_span"},
+}
 
 # kind -> its plural; both are understood wherever a kind is written
 PLURALS = {kind: {"loss": "losses", "fusion": "fusion"}.get(kind, f"{kind}s") for kind in SHIPPED}
@@ -127,7 +131,7 @@ class Manual:
 
     kind: str
     name: str
-    place: str  # "module:Class"
+    location: str  # "module:Class"
     text: str
     options: tuple[Option, ...]
 
@@ -140,15 +144,17 @@ def kind_named(word: str) -> str:
     raise RegistryError(f"no kind of component is called {word!r}.{suggest(word, SHIPPED)}")
 
 
-def places(kind: str) -> dict[str, str]:
+def locations(kind: str) -> dict[str, str]:
     """Name -> "module:Class" of every component of a kind: shipped ones first, then installed ones."""
     kind = kind_named(kind)
     found = dict(SHIPPED[kind])
     for group in sorted({f"avalign.{kind}", f"avalign.{PLURALS[kind]}"}):
         for point in installed(group):
-            place = found.setdefault(point.name, point.value)
-            if place != point.value:
-                raise RegistryError(f"two {PLURALS[kind]} are named {point.name!r}: {place}, {point.value}")
+            location = found.setdefault(point.name, point.value)
+            if location != point.value:
+                raise RegistryError(
+                    f"two {PLURALS[kind]} are named {point.name!r}: {location}, {point.value}"
+                )
     return found
 
 
@@ -158,25 +164,25 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
 
 
 def names(kind: str) -> list[str]:
-    return list(places(kind))
+    return list(locations(kind))
 
 
 def load(kind: str, name: str) -> type[Any]:
     """The class of a component, by its name, as "module:Class", or as "path/to/file.py:Class"."""
     kind = kind_named(kind)
-    known = places(kind)
+    known = locations(kind)
     if is_local(name):
         try:
             return load_class(name)
         except LocalFileError as error:
             raise RegistryError(str(error)) from error
-    place = name if ":" in name else known.get(name)
-    if place is None:
+    location = name if ":" in name else known.get(name)
+    if location is None:
         raise RegistryError(f"no {kind} is named {name!r}.{suggest(name, known)} Or write 'module:Class'.")
-    module_name, _, class_name = place.partition(":")
+    module_name, _, class_name = location.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise RegistryError(f"{kind} {name!r} is neither a known name nor of the form 'module:Class'.")
-    if place not in known.values():
+    if location not in known.values():
         find_modules_here()
     try:
         module = importlib.import_module(module_name)
@@ -195,7 +201,7 @@ def own_files(name: str) -> list[Path] | None:
     """The files that a component is taken from that is not installed as one; None if it is. Runs nothing."""
     if is_local(name):
         return [split(name)[0]]
-    if ":" not in name or any(name in places(kind).values() for kind in SHIPPED):
+    if ":" not in name or any(name in locations(kind).values() for kind in SHIPPED):
         return None
     find_modules_here()
     return trust.module_files(name.partition(":")[0])
@@ -248,8 +254,8 @@ def manual(kind: str, name: str) -> Manual:
         )
         for parameter in options(component).values()
     )
-    place = name if is_local(name) else f"{component.__module__}:{component.__qualname__}"
-    return Manual(kind_named(kind), name, place, inspect.cleandoc(component.__doc__ or ""), rows)
+    location = name if is_local(name) else f"{component.__module__}:{component.__qualname__}"
+    return Manual(kind_named(kind), name, location, inspect.cleandoc(component.__doc__ or ""), rows)
 
 
 def _resolved(annotation: Any, scope: dict[str, Any]) -> Any:

@@ -30,7 +30,7 @@ class Sample:
     instruction: str  # holds "<image>" and "<audio>" where the media belong
     response: str  # the answer to learn, and the first reference when scored
     image: np.ndarray | None = None
-    frame_times: tuple[float, ...] = ()  # when each frame of a video was seen; none for a still picture
+    frame_times: tuple[float, ...] = ()  # when each frame of a video was seen; none for a still image
     audio: np.ndarray | None = None
     sample_rate: int = 16_000  # of `audio`, in Hz
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # where the sounding object is
@@ -42,7 +42,7 @@ class Sample:
     provenance: dict[str, Any] = field(default_factory=dict)  # files or seeds it was made from
 
     def without(self, *, image: bool = False, audio: bool = False) -> Sample:
-        """The same question with the picture or the sound taken away (the modality check)."""
+        """The same question with the image or the audio taken away (the modality check)."""
         sample = replace(self, image=None, frame_times=()) if image else self
         return replace(sample, audio=None) if audio else sample
 
@@ -55,7 +55,7 @@ class Tokens:
             boxes (n, 4), of an image's patches: left, top, right, bottom in 0..1 of the image;
             times (n, 2), of audio tokens: start and end in seconds;
             frame_times (b, n), of an image's patches: when their frame was seen, in seconds.
-            Each is None where it is not known: of a still picture there are no frame_times
+            Each is None where it is not known: of a still image there are no frame_times
 
     The tokens of a video lie frame by frame: n = frames * per_frame, and a patch's box lies within its frame,
     the same for every frame. Frames that a video does not have are masked, and their time is 0.

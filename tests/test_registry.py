@@ -130,7 +130,7 @@ def test_others_add_components_by_entry_points(fake, installed, group):
     import avalign_fakes
 
     assert registry.load("loss", "theirs") is avalign_fakes.Mlp
-    assert registry.names("loss") == [*fakes.PLACES["loss"], "theirs"]
+    assert registry.names("loss") == [*fakes.LOCATIONS["loss"], "theirs"]
     assert registry.names("fusion") == ["avace", "none", "other"]
 
 
@@ -166,7 +166,7 @@ def test_a_name_known_to_type_checkers_only_stays_text(fake):
 
 def test_a_manual_holds_the_docstring_and_every_option(fake):
     manual = registry.manual("projectors", "mlp")
-    assert (manual.kind, manual.name, manual.place) == ("projector", "mlp", "avalign_fakes:Mlp")
+    assert (manual.kind, manual.name, manual.location) == ("projector", "mlp", "avalign_fakes:Mlp")
     assert manual.text == "Linear maps with GELU between.\n\nShapes: (b, n, d)"
     assert manual.options[0] == registry.Option("hidden", "int", "4096")
     assert manual.options[1] == registry.Option("depth", "int, above 0", "2")

@@ -219,16 +219,16 @@ def _of_names(text: str, unit: Unit, size: Size | None) -> list[LabelledBox]:
     """{"x1": ..., "y1": ..., "x2": ..., "y2": ...}, or x, y, width and height, in any order."""
     found: list[LabelledBox] = []
     edges: dict[int, str] = {}
-    places = _EDGES
+    indices = _EDGES
     if _CORNER_0.search(text):
         if _CORNER_2.search(text):  # three corners are no box
             return []
-        places = _EDGES_FROM_0
+        indices = _EDGES_FROM_0
     for name, number in _NAMED.findall(text):
-        place = places[name.lower().replace("_", "")]
-        if place in edges:
+        index = indices[name.lower().replace("_", "")]
+        if index in edges:
             edges = {}
-        edges[place] = number
+        edges[index] = number
         corners = [edges.get(k) for k in (0, 1, 2, 3)]
         sides = [edges.get(k) for k in (0, 1, 4, 5)]
         box = None
@@ -267,7 +267,7 @@ def _box(
     if unit in ("pixels", "thousandths") and _plain_shares(numbers):
         unit = "relative"
     shares = []
-    for place, written in enumerate(numbers):
+    for index, written in enumerate(numbers):
         sign = _SIGN.search(written)
         if sign and sign[1] != "%" and unit != "pixels":  # the text names another unit, too
             return None
@@ -279,7 +279,7 @@ def _box(
         elif unit == "pixels":
             if size is None:
                 return None
-            value /= size[place % 2]
+            value /= size[index % 2]
         shares.append(value)
     if not all(_FAR[0] <= x <= _FAR[1] for x in shares):
         return None

@@ -123,11 +123,11 @@ def _pairs(between: list[str], before: str) -> list[tuple[int, int]]:
     between_them = re.search(r"\bbetween\s+$", before, re.IGNORECASE) is not None
     spans = [
         re.fullmatch(_SPAN, gap, re.IGNORECASE) is not None
-        or (between_them and place % 2 == 0 and "and" in gap.lower())
-        for place, gap in enumerate(between)
+        or (between_them and index % 2 == 0 and "and" in gap.lower())
+        for index, gap in enumerate(between)
     ]
-    if len(between) % 2 and all(span == (place % 2 == 0) for place, span in enumerate(spans)):
-        return [(place, place + 1) for place in range(0, len(between), 2)]
+    if len(between) % 2 and all(span == (index % 2 == 0) for index, span in enumerate(spans)):
+        return [(index, index + 1) for index in range(0, len(between), 2)]
     return []
 
 

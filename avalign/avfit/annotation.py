@@ -3,7 +3,7 @@
 A data set (registry kind "dataset") is a class that reads the files as they were published:
 
     class VggSs:
-        gives = "records"                     # or "pictures" or "recordings", to be paired by class
+        gives = "records"                     # or "images" or "recordings", to be paired by class
         def __init__(self, *, image: str = "frames/{clip}.jpg", ...): its options
         def read(self, folder: Path) -> Iterator[Reading[Record]]: one Reading for each annotated item
 
@@ -26,7 +26,7 @@ VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object in a picture. box: 0..1; mid: its id in AudioSet's and OpenImages' ontology, if given"""
+    """An object in an image. box: 0..1; mid: its id in AudioSet's and OpenImages' ontology, if given"""
 
     name: str  # as the data set spells it
     box: Box
@@ -56,7 +56,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class AudioAnnotation:
-    """Sound from `start` to `end` seconds of a file (all of it: None), with what is heard in it."""
+    """Audio from `start` to `end` seconds of a file (all of it: None), with what is heard in it."""
 
     id: str
     split: str
@@ -109,7 +109,7 @@ def refused(item: str, where: str, reason: str, detail: object = "") -> Reading[
 # ---- what many data sets need ----
 
 
-def placed(pattern: str, **names: str) -> str:
+def filled_pattern(pattern: str, **names: str) -> str:
     r""" "frames/{clip}.jpg", clip="-x_1" -> "frames/-x_1.jpg"; a ValueError if a name leads elsewhere."""
     for name, value in names.items():
         if value in ("", ".", "..") or "/" in value or "\\" in value or not value.isprintable():
@@ -137,7 +137,7 @@ def is_video(path: str) -> bool:
 def clean_box(numbers: Any) -> tuple[Box | None, Problem | None]:
     """Published corners (x0, y0, x1, y1) in 0..1 as a box, and what was wrong with them.
 
-    Swapped corners are sorted and those at most 1 % outside the picture clipped; the box is kept and the
+    Swapped corners are sorted and those at most 1 % outside the image clipped; the box is used and the
     problem told. A number that is none or further outside, and a box without area, leave no box.
     """
     shown = f"{numbers!r:.120}"

@@ -1,4 +1,4 @@
-"""Annotation files as rows, each with the place it stands at; what cannot be read is named."""
+"""Annotation files as rows, each with its location; what cannot be read is named."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def named_rows_of(
         raise AvalignError(
             f"{file}: has no column {', '.join(lacking)}; its first line is {','.join(header)[:200]!r}"
         )
-    places = {name: header.index(name) for name in columns}
+    indices = {name: header.index(name) for name in columns}
     for number, row in rows:
         fits = len(row) == len(header)
-        yield number, {name: row[place] for name, place in places.items()} if fits else {}
+        yield number, {name: row[index] for name, index in indices.items()} if fits else {}

@@ -5,12 +5,12 @@ seed: 0
 datasets:
   vgg_ss: {folder: VGG-SS, image: "frames/{clip}.jpg"}     # gives records: they are used as they are
   heard: {name: vgg_ss, folder: Mine, most: {test: 1000}}  # the same data set under another label; some of it
-  pascal_voc: {folder: VOCdevkit}                          # gives pictures or recordings: to be paired
+  pascal_voc: {folder: VOCdevkit}                          # gives images or recordings: to be paired
   esc50: {folder: ESC-50}
 pairs:
-  voc_esc50: {images: pascal_voc, sounds: esc50, records: {train: {arig: 4000, avfc: 4000}}}
+  voc_esc50: {images: pascal_voc, audio: esc50, records: {train: {arig: 4000, avfc: 4000}}}
 
-Read as recipes are: `extends`, key=value, every problem at its place.
+Read as recipes are: `extends`, key=value, every problem at its location.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DatasetUse(Component):
     folder:         below the media root; the label, if it is not given
     share_origins:  keep its own splits as published though they share videos or photographs (that is noted);
                     what another data set has in test or validation is refused for training all the same
-    most:           split -> how many records (or pictures, or recordings) at most; the seed says which
+    most:           split -> how many records (or images, or recordings) at most; the seed says which
     """
 
     folder: str | None = None
@@ -56,14 +56,14 @@ class DatasetUse(Component):
 
 @dataclass
 class Pairs(Component):
-    """Pictures of one data set with recordings of another, the way they are paired and its options.
+    """Images of one data set with recordings of another, the way they are paired and its options.
 
     records: split -> task -> how many
     """
 
     usual = "by_class"
     images: str = ""
-    sounds: str = ""
+    audio: str = field(default="", metadata={"formerly": "sounds"})
     records: dict[str, dict[str, NonNegativeInt]] = field(default_factory=dict)
 
 
@@ -77,8 +77,9 @@ class Plan:
     pairs: dict[str, Pairs] = field(default_factory=dict, metadata={"kind": "pairing"})
 
     def gives(self, label: str) -> str:
-        """ "records", "pictures" or "recordings": what a data set of the plan gives."""
-        return str(registry.load("dataset", self.datasets[label].name).gives)
+        """ "records", "images" or "recordings": what a data set of the plan gives."""
+        gives = str(registry.load("dataset", self.datasets[label].name).gives)
+        return "images" if gives == "pictures" else gives  # its name of before
 
     def splits(self, label: str) -> set[str]:
         """The splits of a data set that records are made from."""
@@ -88,7 +89,7 @@ class Plan:
         return {
             split
             for pairs in self.pairs.values()
-            if label in (pairs.images, pairs.sounds)
+            if label in (pairs.images, pairs.audio)
             for split, tasks in pairs.records.items()
             if any(tasks.values())
         } - none
@@ -122,8 +123,8 @@ class _Check:
         keys = tuple(path.split("/"))
         self.reader.report(self.tree.at(keys).where, keys, what)
 
-    def known(self, path: str, given: Iterable[str], names: Collection[str], noun: str) -> None:
-        for name in given:
+    def known(self, path: str, named: Iterable[str], names: Collection[str], noun: str) -> None:
+        for name in named:
             if name not in names:
                 self.refuse(f"{path}/{name}", f"no {noun} is named {name!r}.{suggest(name, names)}")
 
@@ -169,8 +170,8 @@ class _Check:
         for label, pairs in plan.pairs.items():
             path = f"pairs/{label}"
             for side, other, gives in (
-                ("images", pairs.images, "pictures"),
-                ("sounds", pairs.sounds, "recordings"),
+                ("images", pairs.images, "images"),
+                ("audio", pairs.audio, "recordings"),
             ):
                 if not other:
                     self.refuse(f"{path}/{side}", f"missing: the data set that gives the {gives}.")
@@ -191,7 +192,7 @@ class _Check:
                         self.refuse(where, f"{what} Known: {', '.join(PAIRED)}.")
             if not any(count for tasks in pairs.records.values() for count in tasks.values()):
                 self.refuse(f"{path}/records", "no records are asked for, as {train: {arig: 1000}}.")
-        used = {name for pairs in plan.pairs.values() for name in (pairs.images, pairs.sounds)}
+        used = {name for pairs in plan.pairs.values() for name in (pairs.images, pairs.audio)}
         for label in plan.datasets:
             if plan.gives(label) != "records" and label not in used:
                 self.refuse(f"datasets/{label}", f"gives {plan.gives(label)}, which nothing is paired with.")

@@ -28,13 +28,13 @@ def shared_out(
             yield unit
         return
     with pool_of(min(jobs, len(units))) as pool:
-        places = {pool.submit(_told, work, unit): unit for unit in units}
+        pending = {pool.submit(_told, work, unit): unit for unit in units}
         try:
-            for future in as_completed(places):
+            for future in as_completed(pending):
                 problem = future.result()
                 if problem is not None:
                     raise AvalignError(problem)
-                yield places[future]
+                yield pending[future]
         except BrokenProcessPool:
             raise AvalignError(
                 "a process of the build was killed, by the system for want of memory perhaps: the same "

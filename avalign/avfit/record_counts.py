@@ -9,7 +9,7 @@ from typing import Any
 
 from avalign.data.manifest.record import Record
 
-BOX_AREAS = (0.01, 0.05, 0.1, 0.25, 0.5)  # shares of the picture, between which boxes are counted
+BOX_AREAS = (0.01, 0.05, 0.1, 0.25, 0.5)  # shares of the image, between which boxes are counted
 LENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds, between which intervals are counted
 Key = tuple[str, str, str]  # task, source, split
 
@@ -62,10 +62,10 @@ class RecordCounts:
             for name in self.COUNTS:
                 row[name] = {}
             found.append(row)
-        place = {(row["task"], row["source"], row["split"]): row for row in found}
+        rows = {(row["task"], row["source"], row["split"]): row for row in found}
         for name, counts in self.by.items():
             for (task, source, split, what), count in sorted(counts.items()):
-                place[task, source, split][name][what] = count
+                rows[task, source, split][name][what] = count
         return [{key: value for key, value in row.items() if value != {}} for row in found]
 
     @classmethod
@@ -83,6 +83,6 @@ class RecordCounts:
 
 def between(value: float, limits: tuple[float, ...]) -> str:
     """0.03 of (0.01, 0.05, ...) -> "0.01-0.05"; a limit belongs to what lies above it."""
-    place = bisect_right(limits, value)
-    low = f"{limits[place - 1]:g}" if place else "0"
-    return f"{low}-{limits[place]:g}" if place < len(limits) else f"{low}-"
+    bucket = bisect_right(limits, value)
+    low = f"{limits[bucket - 1]:g}" if bucket else "0"
+    return f"{low}-{limits[bucket]:g}" if bucket < len(limits) else f"{low}-"

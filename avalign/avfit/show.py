@@ -38,10 +38,10 @@ def show(
     seconds: float = 10.0,
     follow_links: bool = False,
 ) -> int:
-    """Write `count` records of the manifest in `folder`, drawn by `seed`, as a page. Returns how many it has.
+    """Write `count` records of the manifest in `folder`, sampled by `seed`, as a page. Returns their count.
 
     Each task that fits has its share of them, as far as it has so many. root: what media paths start from;
-    a file that cannot be read is told on the page in its place. seconds: of each sound, from its begin.
+    a file that cannot be read is told on the page in its place. seconds: of each audio clip, from its begin.
     follow_links: also read what a link leads to outside the root
     """
     for name, value, known in (("task", task, TASKS), ("split", split, SPLITS)):
@@ -84,22 +84,22 @@ def _chosen(
     count: int,
     seed: int,
 ) -> list[Record]:
-    """Records that fit, in turn from every task; in the order of tasks and then as drawn."""
+    """Records that fit, in turn from every task; in the order of tasks and then as sampled."""
     rng = np.random.default_rng(seed)
-    draws: list[Iterator[Record]] = []
+    iterators: list[Iterator[Record]] = []
     seen: dict[str, set[str]] = {"source": set(), "label": set()}
     for number, name in enumerate(TASKS):
         fits = table.task == number
         if split is not None:
             fits &= table.split == SPLITS.index(split)
         if task in (None, name) and fits.any():
-            draws.append(_drawn(table, rng.permutation(np.flatnonzero(fits)), source, label, seen))
+            iterators.append(_matching(table, rng.permutation(np.flatnonzero(fits)), source, label, seen))
     found: list[Record] = []
-    while draws and len(found) < count:
-        for draw in list(draws):
-            record = next(draw, None)
+    while iterators and len(found) < count:
+        for iterator in list(iterators):
+            record = next(iterator, None)
             if record is None:
-                draws.remove(draw)
+                iterators.remove(iterator)
             elif len(found) < count:
                 found.append(record)
     if not found and count > 0:
@@ -114,7 +114,7 @@ def _chosen(
     return found
 
 
-def _drawn(
+def _matching(
     table: Table, rows: np.ndarray, source: str | None, label: str | None, seen: dict[str, set[str]]
 ) -> Iterator[Record]:
     for row in rows.tolist():

@@ -1,4 +1,4 @@
-"""A record as data of a page (templates/samples.html): pictures with boxes, sound with intervals, what is
+"""A record as data of a page (templates/samples.html): images with boxes, audio with intervals, what is
 asked and answered."""
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from avalign.report.ticks import time_ticks
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LONGER_SIDE = 640  # pixels of an embedded picture
+LONGER_SIDE = 640  # pixels of an embedded image
 MOST_FRAMES = 6  # of a video
-MOST_RATE = 48_000  # Hz of an embedded sound
+MOST_RATE = 48_000  # Hz of embedded audio
 
 Find = Callable[[str], Path]
 
 
 def card(record: Record, find: Find, seconds: float, phrasings: Phrasings) -> dict[str, Any]:
-    """find: a file by its path in the record, or MediaError. `seconds` of the sound are embedded at most."""
+    """find: a file by its path in the record, or MediaError. `seconds` of the audio are embedded at most."""
     asked_box, asked_interval = _asked(record)
     return {
         **{"id": record.id, "task": record.task, "source": record.source, "split": record.split},
         "badges": [text for text in (record.task, record.kind, record.split, record.source) if text],
-        "pictures": _or_why(record.image, lambda: _pictures(record, find, asked_box)),
-        "sound": _or_why(record.audio, lambda: _sound(record, find, asked_interval, seconds)),
+        "images": _or_why(record.image, lambda: _images(record, find, asked_box)),
+        "audio": _or_why(record.audio, lambda: _audio(record, find, asked_interval, seconds)),
         "legend": _legend(record, bool(asked_box or asked_interval)),
         "instruction": _instruction(record, phrasings),
         "response": record.response,
-        "texts": _texts(record),
+        "texts": _text_rows(record),
         "origin": _origin(record),
     }
 
@@ -73,10 +73,10 @@ def _asked(record: Record) -> tuple[tuple[Box, ...], tuple[Interval, ...]]:
     return found["box"], found["time"]
 
 
-# ---- the picture ----
+# ---- the image ----
 
 
-def _pictures(record: Record, find: Find, asked: Sequence[Box]) -> dict[str, Any]:
+def _images(record: Record, find: Find, asked: Sequence[Box]) -> dict[str, Any]:
     assert record.image is not None
     file = find(record.image)
     times = record.frame_times
@@ -96,7 +96,7 @@ def _pictures(record: Record, find: Find, asked: Sequence[Box]) -> dict[str, Any
 
 
 def _boxes(truth: Sequence[Box], asked: Sequence[Box]) -> list[tuple[str, dict[str, str]]]:
-    """What box it is, and where, in 0..1 of the picture."""
+    """What box it is, and where, in 0..1 of the image."""
     return [
         (
             kind,
@@ -108,32 +108,32 @@ def _boxes(truth: Sequence[Box], asked: Sequence[Box]) -> list[tuple[str, dict[s
     ]
 
 
-def _as_jpeg(picture: np.ndarray) -> str:
+def _as_jpeg(image: np.ndarray) -> str:
     from PIL import Image
 
-    shown = Image.fromarray(picture)
+    shown = Image.fromarray(image)
     shown.thumbnail((LONGER_SIDE, LONGER_SIDE))
     return _jpeg_url(shown, quality=88)
 
 
-def _jpeg_url(picture: Image, *, quality: int) -> str:
+def _jpeg_url(image: Image, *, quality: int) -> str:
     written = io.BytesIO()
-    picture.save(written, "JPEG", quality=quality)
+    image.save(written, "JPEG", quality=quality)
     return data_url("image/jpeg", written.getvalue())
 
 
-# ---- the sound ----
+# ---- the audio ----
 
 
-def _sound(record: Record, find: Find, asked: Sequence[Interval], most: float) -> dict[str, Any]:
+def _audio(record: Record, find: Find, asked: Sequence[Interval], most: float) -> dict[str, Any]:
     assert record.audio is not None
     file = find(record.audio)
     start, end = record.audio_start or 0.0, record.audio_end
-    whole = True
+    complete = True
     if end is None or end - start > most:
         try:
             audio, rate = read_audio(file, start, start + most)
-            whole = False
+            complete = False
         except MediaError:  # shorter than that, perhaps
             audio, rate = read_audio(file, start, end)
     else:
@@ -143,7 +143,7 @@ def _sound(record: Record, find: Find, asked: Sequence[Interval], most: float) -
         audio, rate = resample(audio, rate, MOST_RATE), MOST_RATE
         note += f", played at {rate:,}"
     lasts = len(audio) / rate
-    note += f", {lasts:.2f} s" if whole else f", the first {lasts:.3g} s"
+    note += f", {lasts:.2f} s" if complete else f", the first {lasts:.3g} s"
     if record.audio_start is not None:
         note += f" of [{start:g}, {'end' if end is None else f'{end:g}'}] s"
     note += f"; 60 Hz to {rate / 2000:g} kHz, log scale"
@@ -155,7 +155,7 @@ def _sound(record: Record, find: Find, asked: Sequence[Interval], most: float) -
 
 
 def _tracks(truth: Sequence[Interval], asked: Sequence[Interval], lasts: float) -> list[dict[str, str]]:
-    """Intervals in percent of the sound, which lasts so many seconds."""
+    """Intervals in percent of the audio, which lasts so many seconds."""
     return [
         {
             **{"kind": kind, "title": f"{kind} {start:g} to {end:g} s"},
@@ -174,8 +174,8 @@ def _as_spectrogram(audio: np.ndarray, rate: int) -> str:
 
     levels, _ = spectrogram(audio, rate)
     bright = np.clip(1 - levels[::-1] / FLOOR_DB, 0, 1)
-    picture = Image.fromarray((255 * colormaps["magma"](bright)[..., :3]).astype(np.uint8))
-    return _jpeg_url(picture.resize((800, 128)), quality=85)
+    image = Image.fromarray((255 * colormaps["magma"](bright)[..., :3]).astype(np.uint8))
+    return _jpeg_url(image.resize((800, 128)), quality=85)
 
 
 def _as_flac(audio: np.ndarray, rate: int) -> str:
@@ -207,10 +207,11 @@ def _instruction(record: Record, phrasings: Phrasings) -> dict[str, Any]:
     if record.instruction:
         return said | {"pieces": _filled(record, record.instruction)}
     try:
-        texts = phrasings.of(record)
+        instructions = phrasings.of(record)
     except AvalignError as error:
         return said | {"wrong": str(error)}
-    return said | {"pieces": _filled(record, texts[0]), "note": f"(one of {len(texts)} phrasings)"}
+    note = f"(one of {len(instructions)} phrasings)"
+    return said | {"pieces": _filled(record, instructions[0]), "note": note}
 
 
 def _filled(record: Record, instruction: str) -> list[tuple[str, str]]:
@@ -231,7 +232,7 @@ def _filled(record: Record, instruction: str) -> list[tuple[str, str]]:
     return [piece(words) for words in re.split(r"(<\w+>)", instruction) if words]
 
 
-def _texts(record: Record) -> list[tuple[str, str]]:
+def _text_rows(record: Record) -> list[tuple[str, str]]:
     rows = [("reference", text) for text in record.references[:10]]
     if record.label is not None:
         rows.append(("class", record.label))

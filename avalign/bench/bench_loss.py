@@ -16,7 +16,7 @@ import torch
 from avalign.bench import truth as truths
 from avalign.bench.competitor import Competitor, Settings
 from avalign.bench.floor import Rates, floor_seconds, measure_rates
-from avalign.bench.inputs import KINDS, Features, Shape, draw, load
+from avalign.bench.inputs import KINDS, Features, Shape, generate, load
 from avalign.bench.limits import Limits
 from avalign.bench.machine import all_versions, describe
 from avalign.bench.measure import Times, interleaved
@@ -61,7 +61,7 @@ def read_problems(features: str, shapes: Sequence[str] | None, seed: int) -> lis
     """Features of a kind at each shape, or those of a file, which has its own shape."""
     for kind in KINDS:
         if features == kind:
-            return [draw(kind, Shape.read(each), seed) for each in shapes or [str(DEFAULT_SHAPE)]]
+            return [generate(kind, Shape.read(each), seed) for each in shapes or [str(DEFAULT_SHAPE)]]
     if not features.endswith(".safetensors"):
         raise AvalignError(
             f"--features: {features!r} is neither a kind nor a .safetensors file.{suggest(features, KINDS)}"

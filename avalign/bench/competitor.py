@@ -83,16 +83,16 @@ class Competitor:
 
 
 def torch_ready(
-    loss: Callable[[Tensor, Tensor], Tensor], given: Features, plan: Callable[[], Tensor], **rest: Any
+    loss: Callable[[Tensor, Tensor], Tensor], features: Features, plan: Callable[[], Tensor], **rest: Any
 ) -> Ready:
     """A loss written in torch: (b, n, d), (b, m, d) -> (b,), differentiable."""
 
     def forward() -> Tensor:
         with torch.no_grad():
-            return loss(given.image, given.audio)
+            return loss(features.image, features.audio)
 
     def step() -> Answer:
-        image, audio = (side.detach().requires_grad_() for side in (given.image, given.audio))
+        image, audio = (side.detach().requires_grad_() for side in (features.image, features.audio))
         value = loss(image, audio)
         return Answer(value.detach(), *torch.autograd.grad(value.mean(), (image, audio)))
 

@@ -1,4 +1,4 @@
-"""What the losses are given: features structured like an image and its sound, Gaussian noise, or a file."""
+"""What the losses are given: features structured like an image and its audio, Gaussian noise, or a file."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Features:
         return Features(self.image.to(device, dtype), self.audio.to(device, dtype))
 
 
-def draw(kind: Kind, shape: Shape, seed: int) -> Features:
-    """Features drawn in float32 on the CPU, the same on every machine."""
+def generate(kind: Kind, shape: Shape, seed: int) -> Features:
+    """Features generated in float32 on the CPU, the same on every machine."""
     random = torch.Generator().manual_seed(seed)
     b, n, m, d = shape.sizes
     if kind == "gaussian":
@@ -72,7 +72,7 @@ def _structured(b: int, n: int, m: int, d: int, random: torch.Generator) -> Feat
     """For every token the item's mean direction, one of the item's concepts, and a part of its own.
 
     The two sides of an item hold the same concepts in different proportions, so that some mass must go to
-    a concept not its own, as a picture and its sound have it (a modality gap). Between independent
+    a concept not its own, as an image and its audio have it (a modality gap). Between independent
     Gaussians all costs are alike, and Sinkhorn is done in two or three iterations.
     """
     concepts = torch.randn(b, CONCEPTS, d, generator=random)

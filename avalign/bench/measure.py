@@ -69,16 +69,16 @@ def timed(run: Callable[[], Any], device: torch.device) -> Sample:
 def interleaved(
     runs: Mapping[Key, Callable[[], Sample | None]], repeats: int, seed: int = 0, budget: float = BUDGET
 ) -> dict[Key, Times]:
-    """Make every timed run `repeats` times: each repeat makes all of them once, in an order drawn anew.
+    """Make every timed run `repeats` times: each repeat makes all of them once, in a new random order.
 
     So no run always follows the same other, and what slows the machine for a while slows them all. The
     runs must be warm. A run that has spent `budget` seconds and was made LEAST times is made no more, nor
     is one that gave None. Those that never gave a time are not in the result.
     """
-    order, draw = list(runs), random.Random(seed)
+    order, rng = list(runs), random.Random(seed)
     made: dict[Key, list[Sample]] = {name: [] for name in runs}
     for _ in range(repeats):
-        draw.shuffle(order)
+        rng.shuffle(order)
         for name in list(order):
             if len(made[name]) >= LEAST and sum(wall for wall, _ in made[name]) > budget:
                 continue

@@ -17,7 +17,7 @@ from avalign.ot.features import Products
 _BF16_NOTE = "its potentials are of the bfloat16 cost, its plan and so the marginal error of the float32 one"
 
 
-def _sinkhorn(given: Features, settings: Settings, engine: Engine, products: Products) -> Ready:
+def _sinkhorn(features: Features, settings: Settings, engine: Engine, products: Products) -> Ready:
     def solve(image: Tensor, audio: Tensor) -> Plan:
         return cosine_sinkhorn(
             image,
@@ -31,17 +31,17 @@ def _sinkhorn(given: Features, settings: Settings, engine: Engine, products: Pro
         )
 
     try:
-        plan = solve(given.image, given.audio)
+        plan = solve(features.image, features.audio)
     except TransportError as error:
         raise Unavailable(str(error)) from error
     if engine not in ("auto", plan.engine, plan.engine.partition("-")[0]):
         raise Unavailable(f"asked for {engine}, the solver ran {plan.engine}")
-    halves = products == "bfloat16" or (products == "auto" and given.image.dtype == torch.bfloat16)
+    halves = products == "bfloat16" or (products == "auto" and features.image.dtype == torch.bfloat16)
     halves = halves and plan.engine != "torch"
     return torch_ready(
         lambda image, audio: solve(image, audio).value,
-        given,
-        lambda: solve(given.image, given.audio).matrix,
+        features,
+        lambda: solve(features.image, features.audio).matrix,
         value_of="dual",
         engine=plan.engine,
         products="bfloat16" if halves else "float32",
@@ -51,14 +51,14 @@ def _sinkhorn(given: Features, settings: Settings, engine: Engine, products: Pro
     )
 
 
-def _exact(given: Features, settings: Settings) -> Ready:
+def _exact(features: Features, settings: Settings) -> Ready:
     def solve(image: Tensor, audio: Tensor) -> Plan:
         return exact(cosine_cost(image, audio))
 
     return torch_ready(
         lambda image, audio: solve(image, audio).value,
-        given,
-        lambda: solve(given.image, given.audio).matrix,
+        features,
+        lambda: solve(features.image, features.audio).matrix,
         value_of="exact",
         engine="pot",
         notes=("the unsmoothed problem; errors are against its float64 solution",),

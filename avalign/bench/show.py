@@ -1,4 +1,4 @@
-"""A report of bench-loss as tables, as JSON and as a picture."""
+"""A report of bench-loss as tables, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def header(report: dict[str, Any]) -> tuple[str, ...]:
 
 def heading(report: dict[str, Any]) -> list[str]:
     """What was measured on what, and what spoils it."""
-    machine, given, rates = report["machine"], report["settings"], report["rates"]
+    machine, setup, rates = report["machine"], report["settings"], report["rates"]
     ends = (
-        f"{given['iterations']} iterations"
-        if given["tolerance"] is None
-        else f"marginal error {given['tolerance']:g} (L1 of mass 1, worst item)"
+        f"{setup['iterations']} iterations"
+        if setup["tolerance"] is None
+        else f"marginal error {setup['tolerance']:g} (L1 of mass 1, worst item)"
     )
     lines = [
         f"{machine.get('gpu', machine['processor'])}, {machine['threads']} of {machine['cores']} threads, "
         f"torch {report['versions']['torch']}, avalign {report['versions']['commit'][:12]}",
-        f"epsilon {given['epsilon']:g}, {ends}, {given['dtype']}, {given['repeats']} repeats, interleaved",
+        f"epsilon {setup['epsilon']:g}, {ends}, {setup['dtype']}, {setup['repeats']} repeats, interleaved",
     ]
     for name, rate in rates["product"].items():
         lines.append(f"products in {name}: {rate['value'] / 1e9:.0f} G operations/s ({rate['source']})")
@@ -83,7 +83,7 @@ def write_json(report: dict[str, Any], path: Path) -> None:
 def plot(report: dict[str, Any], path: Path) -> bool:
     """For each problem: time with its quartiles, and the error of the gradient.
 
-    Returns: whether there is a picture: not where nothing was measured
+    Returns: whether there is a figure: not where nothing was measured
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

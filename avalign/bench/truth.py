@@ -33,9 +33,9 @@ class Truth:
         return Answer(self.smoothed.value - self.entropies, self.smoothed.image, self.smoothed.audio)
 
 
-def work_out(given: Features, settings: Settings) -> Truth:
+def work_out(features: Features, settings: Settings) -> Truth:
     """The truths of a problem, on its device, in float64 throughout, from the features as they are given."""
-    image, audio = (side.detach().double().requires_grad_() for side in (given.image, given.audio))
+    image, audio = (side.detach().double().requires_grad_() for side in (features.image, features.audio))
     cost = cosine_cost(image, audio)
     epsilon = settings.epsilon
 

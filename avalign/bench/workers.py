@@ -215,24 +215,24 @@ class _Packed:
     dtype: torch.dtype
 
 
-def _packed(given: Any) -> Any:
+def _packed(value: Any) -> Any:
     """A dataclass of tensors and dataclasses, its tensors packed."""
-    if isinstance(given, torch.Tensor):
-        wide = torch.float64 if given.dtype == torch.float64 else torch.float32  # numpy has no bfloat16
-        return _Packed(given.detach().to("cpu", wide).numpy(), given.dtype)
-    return _with(_packed, given)
+    if isinstance(value, torch.Tensor):
+        wide = torch.float64 if value.dtype == torch.float64 else torch.float32  # numpy has no bfloat16
+        return _Packed(value.detach().to("cpu", wide).numpy(), value.dtype)
+    return _with(_packed, value)
 
 
-def _unpacked(given: Any, device: torch.device) -> Any:
-    if isinstance(given, _Packed):
-        return torch.from_numpy(given.array).to(device, given.dtype)
-    return _with(lambda each: _unpacked(each, device), given)
+def _unpacked(value: Any, device: torch.device) -> Any:
+    if isinstance(value, _Packed):
+        return torch.from_numpy(value.array).to(device, value.dtype)
+    return _with(lambda each: _unpacked(each, device), value)
 
 
-def _with(change: Callable[[Any], Any], given: Any) -> Any:
-    if not is_dataclass(given):
-        return given
-    return replace(given, **{each.name: change(getattr(given, each.name)) for each in fields(given)})  # type: ignore[type-var]
+def _with(change: Callable[[Any], Any], value: Any) -> Any:
+    if not is_dataclass(value):
+        return value
+    return replace(value, **{each.name: change(getattr(value, each.name)) for each in fields(value)})  # type: ignore[type-var]
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ def bench_loss(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the features and of the order.")] = 0,
     json: Annotated[Path | None, typer.Option(help="File to write everything to.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Figure to write.")] = None,
 ) -> None:
     """Measure transport losses on the same features: time, memory, accuracy; ours and other libraries'."""
     from avalign.bench import bench_loss as benchmark
@@ -107,7 +107,7 @@ def bench_loss(
         tell(line)
     for title, rows, notes in show.tables(report):
         tell(f"\n{title}")
-        tell_table(show.header(report), rows, whole=True)
+        tell_table(show.header(report), rows, full_width=True)
         for note in notes:
             tell(f"  {note}")
     if json is not None:

@@ -32,7 +32,7 @@ def check(
 
     for title, header, rows in weighing.tables(read, weighing.size(read)):
         tell(f"\n{title}")
-        tell_table(header, rows, whole=True)
+        tell_table(header, rows, full_width=True)
 
 
 def options(
@@ -41,7 +41,7 @@ def options(
 ) -> None:
     """Print a component's manual and every option it takes."""
     manual = registry.manual(kind, name)
-    tell(f"{manual.kind} {manual.name}  ({manual.place})\n")
+    tell(f"{manual.kind} {manual.name}  ({manual.location})\n")
     tell(f"{manual.text}\n")
     if manual.options:
         tell_table(("option", "type", "default"), [(o.name, o.type, o.default) for o in manual.options])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avalign.errors import AvalignError, suggest
-from avalign.system.terminal import heard_or_not, tell
+from avalign.system.terminal import survive_closed_output, tell
 
 if TYPE_CHECKING:
     from avalign.avfit.instructions.replies import Writer
@@ -35,7 +35,7 @@ MediaRoot = Annotated[
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def check(
     folder: ManifestFolder,
     media: MediaRoot = None,
@@ -48,9 +48,9 @@ def check(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; FOLDER/check if not given.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
-    min_rate: Annotated[int, typer.Option(help="Sample rate that a sound should have, Hz.")] = 16_000,
-    min_side: Annotated[int, typer.Option(help="Pixels that a picture's shorter side should have.")] = 32,
-    silence: Annotated[float, typer.Option(help="A sound is silent below, dB of full scale.")] = -60.0,
+    min_rate: Annotated[int, typer.Option(help="Sample rate that audio should have, Hz.")] = 16_000,
+    min_side: Annotated[int, typer.Option(help="Pixels that an image's shorter side should have.")] = 32,
+    silence: Annotated[float, typer.Option(help="Audio is silent below, dB of full scale.")] = -60.0,
     clipped: Annotated[float, typer.Option(help="Share of samples that may be at full scale.")] = 0.001,
     share: Annotated[float, typer.Option(help="Share of a task that one class may have.")] = 0.5,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
@@ -73,16 +73,16 @@ def check(
         processes=workers or os.cpu_count() or 1,
     )
     beside = folder if folder.is_dir() else folder.parent
-    place = beside / "check" if out is None else out
-    report = checked_and_reported(folder, media or beside, place, options)
+    report_folder = beside / "check" if out is None else out
+    report = checked_and_reported(folder, media or beside, report_folder, options)
     told(report, examples)
-    tell(f"The whole report: {place / 'report.md'}")
+    tell(f"The whole report: {report_folder / 'report.md'}")
     if report["errors"] or (strict and report["warnings"]):
         raise typer.Exit(1)
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def show(
     folder: ManifestFolder,
     out: Annotated[Path, typer.Option(help="The page to write, HTML.")],
@@ -94,9 +94,9 @@ def show(
     label: Annotated[str | None, typer.Option(help="Only of this class.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Samples shown.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each sound, at most.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each audio clip, at most.")] = 10.0,
 ) -> None:
-    """Write samples of a manifest as a page: pictures with boxes, sounds with intervals and a player."""
+    """Write samples of a manifest as a page: images with boxes, audio with intervals and a player."""
     from avalign.avfit.show import show as show_samples
 
     root = media or (folder if folder.is_dir() else folder.parent)
@@ -117,7 +117,7 @@ def show(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def build(
     plan: Annotated[
         str, typer.Argument(metavar="PLAN", help="YAML file, or a name of `avalign recipes`: voc-esc50.")
@@ -130,7 +130,7 @@ def build(
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
     media: Annotated[
-        str, typer.Option(help="require: refuse what lacks its picture or sound; skip: do not look.")
+        str, typer.Option(help="require: refuse what lacks its image or audio; skip: do not look.")
     ] = "require",
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read what links lead to outside the root.")
@@ -177,7 +177,7 @@ def stats(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def shard(
     manifest: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a manifest, or its file.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -209,7 +209,7 @@ def shard(
 
 
 @data.command()
-@heard_or_not()
+@survive_closed_output()
 def instructions(
     out: Annotated[Path, typer.Option(dir_okay=False, help="YAML file to write, or to add to.")],
     task: Annotated[str, typer.Option(help="arig, igatl, avfc, avqa or avcap.")],

@@ -18,9 +18,9 @@ _Usage: Any = typer.BadParameter.__base__  # click's UsageError: typer brings a 
 class Commands(TyperGroup):
     """Prints what the user can put right as `error: ...`; any other exception keeps its traceback."""
 
-    def make_context(self, *given: Any, **named: Any) -> Any:
+    def make_context(self, *args: Any, **named: Any) -> Any:
         try:
-            return super().make_context(*given, **named)
+            return super().make_context(*args, **named)
         except _Usage as error:
             _tell_usage(error)
 

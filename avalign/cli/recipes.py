@@ -24,7 +24,7 @@ def list_shipped(context: typer.Context) -> None:
     from avalign.config.shipped import COMMAND, shipped
 
     rows = [(each.name, each.kind, each.about) for each in shipped()]
-    tell_table(("name", "kind", "what it is"), rows, whole=True)
+    tell_table(("name", "kind", "what it is"), rows, full_width=True)
     tell("; ".join(f"a {kind}: {command} NAME" for kind, command in COMMAND.items()))
 
 

@@ -10,11 +10,11 @@ import typer
 
 from avalign.cli.arguments import Overrides, RunFolder, TrustCode, known_split, read_here, recipe_of
 from avalign.errors import AvalignError, suggest
-from avalign.system.terminal import heard_or_not, tell
+from avalign.system.terminal import survive_closed_output, tell
 from avalign.types import TASKS
 
 
-@heard_or_not()
+@survive_closed_output()
 def train(
     recipe: Annotated[
         str | None,
@@ -51,7 +51,7 @@ def train(
     train_recipe(read, run, resume)
 
 
-@heard_or_not()
+@survive_closed_output()
 def eval(
     run: RunFolder,
     overrides: Overrides = None,
@@ -82,7 +82,7 @@ def eval(
     tell(as_markdown(score(run, recipe, split, out)))
 
 
-@heard_or_not()
+@survive_closed_output()
 def score(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Its file or folder.")],
     predictions: Annotated[
@@ -95,7 +95,7 @@ def score(
         bool, typer.Option("--allow-partial", help="Score only the records that were answered.")
     ] = False,
     media: Annotated[
-        Path | None, typer.Option(help="Where sounds lie, for the length of clips; none has to.")
+        Path | None, typer.Option(help="Where audio files lie, for the length of clips; none has to.")
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Where heat maps lie; the predictions' folder if not given.")
@@ -130,16 +130,16 @@ def score(
     tell(f"report: {out / 'report.html'}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def predict(
     run: RunFolder,
     text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    image: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Picture.")] = None,
+    image: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Image.")] = None,
     audio: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Recording.")] = None,
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("answer.png"),
+    out: Annotated[Path, typer.Option(help="Figure to write.")] = Path("answer.png"),
     trust_code: TrustCode = False,
 ) -> None:
-    """Ask a trained model about a picture and a recording."""
+    """Ask a trained model about an image and a recording."""
     recipe_of(run)  # before anything heavy is loaded
     from avalign.evaluation.predict import predict as ask
 
@@ -147,7 +147,7 @@ def predict(
     tell(f"picture: {out}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")],
@@ -164,7 +164,7 @@ def export(
     tell(f"exported: {write(run, out, merge, overwrite)}")
 
 
-@heard_or_not()
+@survive_closed_output()
 def ablate(
     studies: Annotated[
         list[str],

@@ -1,1 +1,1 @@
-"""Recipes: their settings, read with every problem named at its place, checked, and written."""
+"""Recipes: their settings, read with every problem named at its location, checked, and written."""

@@ -37,12 +37,12 @@ def portable(recipe: Recipe, folder: Path) -> Recipe:
     return recipe
 
 
-def places_of(recipe: Recipe) -> dict[str, str]:
+def paths_of(recipe: Recipe) -> dict[str, str]:
     """Last name -> whole path, of what an export of the recipe leaves elsewhere."""
-    whole: list[str] = []
+    paths: list[str] = []
     for component in components(recipe):
-        _without_paths(component.options, [], whole)
-    return {PureWindowsPath(path).name: path for path in whole}
+        _without_paths(component.options, [], paths)
+    return {PureWindowsPath(path).name: path for path in paths}
 
 
 def found_again(
@@ -53,15 +53,15 @@ def found_again(
     known: last name -> whole path, where the caller knows
     """
     names = left_elsewhere(folder)
-    places = [folder.absolute().parent, Path.cwd()]
+    roots = [folder.absolute().parent, Path.cwd()]
     if os.environ.get("AVALIGN_MODELS"):
-        places.append(Path(os.environ["AVALIGN_MODELS"]))
+        roots.append(Path(os.environ["AVALIGN_MODELS"]))
     here = {name: path for name, path in (known or {}).items() if name in names}
     for name in names:
         if (
             name not in here and PurePosixPath(name).name == name != ".."
         ):  # a file of the export, so it may say anything
-            found = [str(place / name) for place in places if (place / name).exists()]
+            found = [str(root / name) for root in roots if (root / name).exists()]
             here |= dict.fromkeys([name], found[0]) if found else {}
     recipe = deepcopy(recipe)
     for component in components(recipe):
@@ -83,18 +83,18 @@ def left_elsewhere(folder: Path) -> list[str]:
     return list((json_if_there(folder / CONFIG) or {}).get("names", []))
 
 
-def _without_paths(value: Any, left: list[str], whole: list[str]) -> Any:
+def _without_paths(value: Any, left: list[str], paths: list[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _without_paths(inner, left, whole) for key, inner in value.items()}
+        return {key: _without_paths(inner, left, paths) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_without_paths(inner, left, whole) for inner in value)
+        return type(value)(_without_paths(inner, left, paths) for inner in value)
     if not isinstance(value, str):
         return value
     windows = PureWindowsPath(value)
     if not (value.startswith(("/", "~")) or (windows.drive and windows.root)) or "\n" in value:
         return value
     left.append(windows.name)
-    whole.append(value)
+    paths.append(value)
     return windows.name
 
 

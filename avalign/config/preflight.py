@@ -33,17 +33,17 @@ PATHS = ("model", "checkpoint", "config", "tokenizer", "media")  # options of co
 
 
 def lacking(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(place in the recipe, what is wrong with it), place as in "train/report_to"."""
+    """(location in the recipe, what is wrong with it), location as in "train/report_to"."""
     yield from _data(recipe)
     yield from _files(recipe)
     for i, name in enumerate(recipe.train.report_to):
-        place = f"train/report_to/{i}"
+        location = f"train/report_to/{i}"
         if name in ("none", "all"):
             continue
         if name not in TRACKERS:
-            yield place, f"no tracker is named {name!r}.{suggest(name, TRACKERS)}"
+            yield location, f"no tracker is named {name!r}.{suggest(name, TRACKERS)}"
         elif find_spec(TRACKERS[name]) is None:
-            yield place, f"tracker {name!r} is not installed: pip install {TRACKERS[name]}"
+            yield location, f"tracker {name!r} is not installed: pip install {TRACKERS[name]}"
 
 
 def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -62,21 +62,21 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if share
         ]
         asked += [(f"evaluation/tasks/{i}", name) for i, name in enumerate(recipe.evaluation.tasks)]
-        for place, name in asked:
+        for location, name in asked:
             if name not in tasks:
-                yield place, f"source {source!r} has no task {name!r}.{suggest(name, tasks)}"
+                yield location, f"source {source!r} has no task {name!r}.{suggest(name, tasks)}"
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Paths only: what may be a name in a hub is asked for when it is loaded."""
     parts = {f"model/{name}": part for name, part in vars(recipe.model).items()}
-    for place, part in {**parts, "data/source": recipe.data.source}.items():
+    for location, part in {**parts, "data/source": recipe.data.source}.items():
         if not isinstance(part, Component):
             continue
         for option in PATHS:
             value = part.options.get(option)
             if isinstance(value, str) and _is_path(value) and _missing(value):
-                yield f"{place}/{option}", f"{value}: no such file or folder."
+                yield f"{location}/{option}", f"{value}: no such file or folder."
 
 
 def _is_path(text: str) -> bool:

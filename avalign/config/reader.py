@@ -1,4 +1,4 @@
-"""A file, with those it extends and what the command line says, as a dataclass; each problem at its place."""
+"""A file, with those it extends and the command line, as a dataclass; each problem at its location."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from avalign.config.tree import (
 )
 from avalign.config.yaml import KeyPath, Node, YamlError, file_of, folder_of, parse, scalar
 from avalign.errors import AvalignError, suggest
-from avalign.local_components import is_local, placed, trust
+from avalign.local_components import is_local, resolved, trust
 from avalign.offered import attribute
 
 COMMAND_LINE = "command line"
@@ -89,7 +89,7 @@ class Reader:
     # -- files and the command line
 
     def load(self, path: Path, by: str = "", chain: tuple[Path, ...] = ()) -> Node:
-        """A file over the files it extends, complete. `by` is the place that named the file."""
+        """A file over the files it extends, complete. `by` is the location that named the file."""
         text = self.text(path, by)
         try:
             tree = parse(text, lambda line: f"{path}:{line}", self.note)
@@ -271,7 +271,7 @@ class Reader:
         result = hint(**{key: value for key, value in settings.items() if value is not WRONG})
         try:
             if is_local(result.name):
-                result.name = placed(result.name, folder_of(name.where))
+                result.name = resolved(result.name, folder_of(name.where))
             if trust.is_of_a_run(file_of(name.where)):
                 registry.refuse_strange(result.name)
             loaded = registry.load(kind, result.name)

@@ -90,8 +90,8 @@ class Data:
     root: str | None = None  # folder of a source that reads one; AVALIGN_DATA when not given
     on_error: Literal["raise", "skip"] = "raise"  # skip: counted, and listed in the run folder
     workers: NonNegativeInt = 1  # loader processes
-    features: Literal["no", "float16", "float32"] = "no"  # of frozen encoders: computed once, kept on disk
-    features_gib: Positive = 50.0  # GiB that may be kept; more is computed again
+    features: Literal["no", "float16", "float32"] = "no"  # of frozen encoders: computed once, saved on disk
+    features_gib: Positive = 50.0  # GiB that may be saved; more is computed again
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Evaluation:
     batch_size: Count = 50
     max_new_tokens: Count = 48
     bootstrap: NonNegativeInt = 1000  # resamples behind the 95 % intervals; 0: none
-    modality_check: bool = True  # score again without the sound, and without the picture
+    modality_check: bool = True  # score again without the audio, and without the image
     # of each task, drawn with answer and attention for the report
     figures: NonNegativeInt = field(default=4, metadata={"formerly": "pictures"})
 

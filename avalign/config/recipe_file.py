@@ -1,4 +1,4 @@
-"""Recipes as files: read with every problem named at its place, and written with every default filled in.
+"""Recipes as files: read with every problem named at its location, and written with every default filled in.
 
     recipe = read("recipes/mine.yaml", ["model.fusion=none", "train.stages.align.steps=10"])
 
@@ -33,15 +33,15 @@ def read(
     overrides: key=value, over everything else
     changes:   mappings of settings from another file, such as a study's, over the recipe's own. A key may
                be dotted, as an override's, and an entry of a list is named as there: `stages: {align: ...}`
-    by:        the place that named the file, ahead of what is said of a file that cannot be read
-    lacking:   more problems, each its place ("train/batch_size") and what is wrong, told with the others
+    by:        the location that named the file, ahead of what is said of a file that cannot be read
+    lacking:   more problems, each its location ("train/batch_size") and what is wrong, told with the others
     """
     reader = Reader()
     tree, recipe = reader.read(Path(path), overrides, changes, by)
     assert isinstance(recipe, Recipe)
     check(tree, recipe, reader.report)
-    for place, what in () if lacking is None else lacking(recipe):
-        keys = tuple(place.split("/"))
+    for location, what in () if lacking is None else lacking(recipe):
+        keys = tuple(location.split("/"))
         reader.report(tree.at(keys).where, keys, what)
     if reader.problems:
         raise RecipeError(reader.problems)
@@ -57,7 +57,7 @@ def dump(recipe: Recipe, named: Callable[[str], str] = str) -> str:
 
 
 def write(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """`dump` into a file, whole or not at all: a run killed here leaves no half recipe.
+    """`dump` into a file, atomically: a run killed here leaves no half recipe.
 
     Components from files in the recipe's own folder are named from there, so that it can be moved.
     """

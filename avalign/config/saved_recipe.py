@@ -20,7 +20,7 @@ from avalign import registry
 from avalign.config.recipe import Component, Recipe
 from avalign.config.recipe_file import dump
 from avalign.errors import AvalignError
-from avalign.local_components import digest, is_local, placed, split, trust
+from avalign.local_components import digest, is_local, resolved, split, trust
 from avalign.system.atomic_write import atomic_write
 from avalign.system.json_file import json_if_there
 
@@ -53,7 +53,7 @@ def _lines(recipe: Recipe, evaluation: bool) -> list[str]:
 def _by_content(name: str) -> str:
     if not is_local(name):
         return name
-    file, class_name = split(placed(name, Path()))
+    file, class_name = split(resolved(name, Path()))
     return f"{file.name}@{digest(file)[:12]}:{class_name}"
 
 
@@ -66,13 +66,13 @@ def keep(recipe: Recipe, run: Path) -> Recipe:
     Whoever trains with these files runs them of his own will: they are noted as trusted.
     """
     trust.note(file for component in components(recipe) for file in registry.own_files(component.name) or ())
-    kept = deepcopy(recipe)
+    saved = deepcopy(recipe)
     folder = run.absolute() / CODE
     known = _known(run)
-    for component in components(kept):
+    for component in components(saved):
         if not is_local(component.name):
             continue
-        file, class_name = split(placed(component.name, Path()))
+        file, class_name = split(resolved(component.name, Path()))
         if file.parent != folder:
             copy = _name_of_copy(known, file)
             if copy not in known:
@@ -80,13 +80,13 @@ def keep(recipe: Recipe, run: Path) -> Recipe:
                 known[copy] = {"from": str(file), "sha256": digest(folder / copy)}
                 atomic_write(folder / FILES, json.dumps(known, indent=1) + "\n")
             component.name = f"{folder / copy}:{class_name}"
-    return kept
+    return saved
 
 
 def forget_copies(run: Path, recipe: Recipe) -> None:
     """Remove the copies that a start made, but those that the recipe is read from or that were edited."""
     named = {name for component in components(recipe) if is_local(name := component.name)}
-    used = {split(placed(name, Path()))[0].absolute() for name in named}
+    used = {split(resolved(name, Path()))[0].absolute() for name in named}
     known = _known(run)
     for name in list(known):
         copy = (run / CODE / name).absolute()

@@ -70,8 +70,8 @@ def shipped() -> list[Shipped]:
     root = folder()
     return [
         Shipped(path.relative_to(root).with_suffix("").as_posix(), kind, path)
-        for place, kind in KIND_OF.items()
-        for path in sorted((root / place).glob("*.yaml"))
+        for subfolder, kind in KIND_OF.items()
+        for path in sorted((root / subfolder).glob("*.yaml"))
     ]
 
 
@@ -115,14 +115,14 @@ def copy(word: str, to: Path) -> list[tuple[Path, bool]]:
             f"avalign ships nothing that is named {word!r}." + suggest(word, [e.name for e in every])
         )
     root = folder()
-    texts = {to / path.relative_to(root): path.read_bytes() for path in _with_parents(chosen[0].path)}
-    there = {path: path.is_file() and path.read_bytes() == text for path, text in texts.items()}
+    contents = {to / path.relative_to(root): path.read_bytes() for path in _with_parents(chosen[0].path)}
+    there = {path: path.is_file() and path.read_bytes() == text for path, text in contents.items()}
     other = [path for path, same in there.items() if path.exists() and not same]
     if other:
         raise AvalignError(
             f"{', '.join(map(str, other))}: lies there already and differs; name another --to."
         )
-    for path, text in texts.items():
+    for path, text in contents.items():
         if not there[path]:
             atomic_write(path, text)
     return [(path, not same) for path, same in there.items()]

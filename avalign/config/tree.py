@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from avalign import registry
 from avalign.config.recipe import Component
 from avalign.config.yaml import Node, OneLine, folder_of, from_plain
-from avalign.local_components import LocalFileError, is_local, placed
+from avalign.local_components import LocalFileError, is_local, resolved
 from avalign.system.terminal import warn
 
 # ---- what the annotations of recipe.py say -------------------------------------------------------
@@ -82,8 +82,8 @@ def normalised(node: Node, hint: Any) -> Node:
 
 
 def new_name(hint: Any, key: str, where: str) -> str:
-    """What a section's key is called now."""
-    if not is_section(hint):
+    """What a key of a section, or a component's own key, is called now."""
+    if not (is_section(hint) or is_component(hint)):
         return key
     former = {f.metadata["formerly"]: f.name for f in fields(hint) if "formerly" in f.metadata}
     return _renamed(key, former, where)
@@ -95,9 +95,14 @@ def _renamed(key: str, renamed: Mapping[str, str], where: str) -> str:
     return renamed.get(key, key)
 
 
-@cache  # once a place
+@cache  # once a location
 def _note_renamed(old: str, new: str, where: str) -> None:
     warn(f"{where}  {old!r} is now called {new!r}; it is still read in this release")
+
+
+def with_new_names(value: dict[str, Node], former: Mapping[str, str]) -> dict[str, Node]:
+    """A mapping by the keys' new names. former: old name -> new name"""
+    return _by_new_names(value, lambda key, node: _renamed(key, former, node.where))
 
 
 def _by_new_names(value: dict[str, Node], new: Callable[[str, Node], str]) -> dict[str, Node]:
@@ -111,8 +116,7 @@ def _with_new_names(component: Node, name: Any) -> Node:
     renamed = registry.RENAMED.get(name) if isinstance(name, str) else None
     if renamed is None or not isinstance(component.value, dict):
         return component
-    value = _by_new_names(component.value, lambda key, node: _renamed(key, renamed, node.where))
-    return Node(value, component.where, component.text)
+    return Node(with_new_names(component.value, renamed), component.where, component.text)
 
 
 def merge(old: Node, new: Node, hint: Any) -> Node:
@@ -135,7 +139,7 @@ def called(component: Node) -> Any:
     name = component.at(("name",))
     if isinstance(name.value, str) and is_local(name.value):
         with contextlib.suppress(LocalFileError):  # it is named when the component is read
-            return placed(name.value, folder_of(name.where))
+            return resolved(name.value, folder_of(name.where))
     return name.value
 
 

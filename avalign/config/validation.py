@@ -15,14 +15,14 @@ PARTS = tuple(f.name for f in fields(Model) if "kind" in f.metadata)  # what a s
 
 
 def check(tree: Node, recipe: Recipe, report: Callable[[str, KeyPath, str], None]) -> None:
-    """Tell what is wrong, each with the place of the value in its file and its path in the recipe."""
+    """Tell what is wrong, each with the location of the value in its file and its path in the recipe."""
 
     def refuse(path: str, what: str) -> None:
         keys = tuple(path.split("/"))
         report(tree.at(keys).where, keys, what)
 
-    def known(path: str, given: Iterable[str], names: Collection[str], noun: str) -> None:
-        for key, name in enumerate(given) if isinstance(given, list) else ((k, k) for k in given):
+    def known(path: str, named: Iterable[str], names: Collection[str], noun: str) -> None:
+        for key, name in enumerate(named) if isinstance(named, list) else ((k, k) for k in named):
             if name is not None and name not in names:
                 refuse(f"{path}/{key}", f"no {noun} is named {name!r}.{suggest(name, names)}")
 

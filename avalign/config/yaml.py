@@ -1,4 +1,4 @@
-"""YAML text as a tree of values, each with the place it was written, and plain values as YAML text.
+"""YAML text as a tree of values, each with the location it was written at, and plain values as YAML text.
 
 Knows nothing of recipes. Scalars are read by YAML 1.2, in which 1e-4 is a number and `no` is text; no tag
 builds an object; a key given twice is a problem.
@@ -59,7 +59,7 @@ class Node:
 
 
 def folder_of(where: str) -> Path:
-    """The folder of "recipes/mine.yaml:4"; the working directory, if it is no place in a file."""
+    """The folder of "recipes/mine.yaml:4"; the working directory, if it is no location in a file."""
     return file_of(where).parent
 
 
@@ -75,7 +75,7 @@ def from_plain(plain: Any, where: str) -> Node:
 
 
 def parse(text: str, where: Callable[[int], str], report: Report) -> Node:
-    """YAML text as Nodes. `where` names the place of a line (from 1); `report` hears of what is wrong."""
+    """YAML text as Nodes. `where` names the location of a line (from 1); `report` hears of what is wrong."""
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
         return _Parser(where, report).node(root, where(1), ()) if root else Node(None, where(1))

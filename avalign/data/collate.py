@@ -1,4 +1,4 @@
-"""Samples to batches: media prepared, places widened, text padded, truth as tensors."""
+"""Samples to batches: media prepared, placeholders widened, text padded, truth as tensors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class SampleError(AvalignError):
 
 
 def check(sample: Sample) -> None:
-    """Refuse what would be trained on silently: media without places, odd shapes, NaN, boxes outside."""
-    for place, media in (("<image>", sample.image), ("<audio>", sample.audio)):
-        if media is not None and place not in sample.instruction:
-            raise SampleError(sample.id, f"has media for {place}, but its instruction has no such place")
-        if sample.instruction.count(place) > 1:
-            raise SampleError(sample.id, f"instruction has more than one {place}")
+    """Refuse what would be trained on silently: media without placeholder, odd shapes, NaN, boxes outside."""
+    for placeholder, media in (("<image>", sample.image), ("<audio>", sample.audio)):
+        if media is not None and placeholder not in sample.instruction:
+            raise SampleError(
+                sample.id, f"has media for {placeholder}, but its instruction has no such placeholder"
+            )
+        if sample.instruction.count(placeholder) > 1:
+            raise SampleError(sample.id, f"instruction has more than one {placeholder}")
     image, audio = sample.image, sample.audio
     if image is not None and (
         image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size
@@ -80,13 +82,13 @@ def _shown(times: Sequence[float], most: int = 8) -> str:
     return ", ".join(f"{time:g}" for time in times[:most]) + (", ..." if len(times) > most else "")
 
 
-def kept_frames(count: int, most: int) -> list[int]:
+def frame_indices(count: int, most: int) -> list[int]:
     """Which of `count` frames are shown: all, or the middle one of each of `most` equal segments.
 
-    Segments are of frames, not of seconds. Nothing is drawn by chance: a video is always seen the same.
+    Segments are of frames, not of seconds. Nothing is random: a video is always seen the same.
     """
-    kept = min(count, most)
-    return [(2 * k + 1) * count // (2 * kept) for k in range(kept)]
+    sampled = min(count, most)
+    return [(2 * k + 1) * count // (2 * sampled) for k in range(sampled)]
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Collator:
     """Built by the model of what prepares its inputs: preprocessing and tokenizer without any weight, as
     loader processes are given it.
 
-    A sample shows at most `frames` frames (kept_frames says which); a still picture is one, seen at 0 s.
+    A sample shows at most `frames` frames (frame_indices says which); a still image is one, seen at 0 s.
     Fewer than `frames` are padded with zeros, and masked.
     """
 
@@ -117,7 +119,7 @@ class Collator:
         return self._collate(samples, respond=False, room=room)
 
     def check(self, sample: Sample) -> None:
-        """SampleError unless the sample is sound, can be learnt from, and fits into the model."""
+        """SampleError unless the sample is consistent, can be learnt from, and fits into the model."""
         self._check_media(sample)
         self._ids(sample, respond=True)
 
@@ -174,11 +176,11 @@ class Collator:
         return None if sample.audio is None else self.audio_preprocessing(sample.audio, sample.sample_rate)
 
     def _frames(self, sample: Sample) -> Tensor | None:
-        """A sample's picture, prepared; (frames, ...), zeros at the end, for a model that takes several."""
+        """A sample's image, prepared; (frames, ...), zeros at the end, for a model that takes several."""
         if sample.image is None:
             return None
         video = sample.image if sample.image.ndim == 4 else sample.image[None]
-        shown = [self.image_preprocessing(video[k]) for k in kept_frames(len(video), self.frames)]
+        shown = [self.image_preprocessing(video[k]) for k in frame_indices(len(video), self.frames)]
         if self.frames == 1:
             return shown[0]
         return torch.stack(shown + [torch.zeros_like(shown[0])] * (self.frames - len(shown)))
@@ -188,8 +190,8 @@ class Collator:
         seconds = torch.zeros(len(samples), self.frames)
         for row, sample in enumerate(samples):
             if sample.image is not None:
-                times = sample.frame_times or (0.0,)  # a still picture is seen at the beginning
-                shown = [times[k] for k in kept_frames(len(times), self.frames)]
+                times = sample.frame_times or (0.0,)  # a still image is seen at the beginning
+                shown = [times[k] for k in frame_indices(len(times), self.frames)]
                 mask[row, : len(shown)] = True
                 seconds[row, : len(shown)] = torch.tensor(shown)
         return {"frame_mask": mask, "frame_seconds": seconds}
@@ -208,7 +210,7 @@ def _number(label: str) -> int:
 
 
 def _stack(rows: Sequence[Tensor | None], blank: Callable[[], Tensor]) -> Tensor:
-    """Stack what is there, zeros in the place of what is not (masked by has_image and has_audio)."""
+    """Stack what is there, zeros for what is not (masked by has_image and has_audio)."""
     known = next((row for row in rows if row is not None), None)
     zeros = blank() if known is None else torch.zeros_like(known)
     return torch.stack([zeros if row is None else row for row in rows])
@@ -218,8 +220,8 @@ def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
     length = max(map(len, rows))
     padded = torch.full((len(rows), length), value)
     for k, row in enumerate(rows):
-        where = slice(length - len(row), length) if left else slice(0, len(row))
-        padded[k, where] = torch.tensor(row, dtype=torch.long)
+        span = slice(length - len(row), length) if left else slice(0, len(row))
+        padded[k, span] = torch.tensor(row, dtype=torch.long)
     return padded
 
 

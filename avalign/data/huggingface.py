@@ -35,9 +35,9 @@ def load_records(manifest: str | Path, *, cache_dir: str | Path | None = None) -
     """datasets.Dataset of a manifest's records, every text as written. AvalignError names a wrong line."""
     from datasets import Dataset
 
-    kept = None if cache_dir is None else str(cache_dir)
+    cache = None if cache_dir is None else str(cache_dir)
     return Dataset.from_generator(
-        _rows, record_features(), cache_dir=kept, gen_kwargs={"files": _checked(manifest)}
+        _rows, record_features(), cache_dir=cache, gen_kwargs={"files": _checked(manifest)}
     )
 
 
@@ -90,10 +90,10 @@ def record_features() -> Any:
 def shard_features(folder: str | Path) -> Any:
     """datasets.Features of a folder of shards: the record as `json`, and every kind of media file as bytes.
 
-    A media column is None for the records that have another kind: image.jpg, where the picture is a .png.
+    A media column is None for the records that have another kind: image.jpg, where the image is a .png.
     """
     from datasets import Features, Value
 
     media = {name: Value("binary") for name in read_list(Path(folder))["files"]}
-    texts = {"__key__": Value("string"), "__url__": Value("string")}
-    return Features({**texts, "json": record_features(), **media})
+    strings = {"__key__": Value("string"), "__url__": Value("string")}
+    return Features({**strings, "json": record_features(), **media})

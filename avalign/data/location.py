@@ -5,8 +5,8 @@ from __future__ import annotations
 from avalign.interfaces import Samples
 
 
-def name_place(error: Exception, source: Samples, split: str, task: str, index: int) -> None:
+def name_location(error: Exception, source: Samples, split: str, task: str, index: int) -> None:
     """Put the file and line of sample `index` before what the error says, if the source knows them."""
-    place = source.where(split, task, index)
-    if place is not None:
-        error.args = (f"{place}: {error}",)
+    location = source.where(split, task, index)
+    if location is not None:
+        error.args = (f"{location}: {error}",)

@@ -1,4 +1,4 @@
-"""Which of several things each draw takes: by their weights, decided by the draw's number, in no memory."""
+"""A weighted sampler of names: which one each number takes, decided by the number alone, in no memory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from avalign.errors import AvalignError
 
-BLOCK = 256  # draws that are put into random order together
+BLOCK = 256  # numbers that are permuted together
 
 
 class Mixture:
     """An endless sequence of names, each in the share of its weight, numbered from 0.
 
-    Every segment of BLOCK draws holds each name as often as its share says, to the nearest number above or
-    below that the segments before it leave over; within a segment the order is random. So a draw's number
-    decides its name and how often that name was drawn before, without going through the draws before it: what
-    is drawn by that second number takes all things of a name before any comes again.
+    Every segment of BLOCK numbers holds each name as often as its share says, to the nearest number above or
+    below that the segments before it leave over; within a segment they are permuted at random. So a number
+    decides its name and how often that name came before, without going through the numbers before it: what
+    is taken by that second number takes all things of a name before any comes again.
 
-    weights: name -> weight; one of 0 is never drawn
+    weights: name -> weight; one of 0 is never taken
     seed:    decides the order
     """
 
@@ -36,37 +36,37 @@ class Mixture:
         self._shares = [part / sum(exact[k:]) for k, part in enumerate(exact)]  # of what is left over
         self._seed = tuple(seed)
         self._block = -1
-        self._drawn: list[tuple[str, int]] = []
+        self._sampled: list[tuple[str, int]] = []
 
     def __getitem__(self, number: int) -> tuple[str, int]:
-        """The name that draw `number` takes, and how many draws before it took the same."""
-        block, place = divmod(number, BLOCK)
+        """The name that `number` takes, and how many numbers before it took the same."""
+        block, position = divmod(number, BLOCK)
         if block != self._block:
-            self._drawn, self._block = self._order(block), block
-        return self._drawn[place]
+            self._sampled, self._block = self._permuted(block), block
+        return self._sampled[position]
 
     def before(self, number: int) -> dict[str, int]:
-        """How many of the draws before `number` took each name."""
-        block, place = divmod(number, BLOCK)
+        """How many of the numbers before `number` took each name."""
+        block, position = divmod(number, BLOCK)
         counts = dict(zip(self.names, self._counts(block), strict=True))
-        for name, _ in self._order(block)[:place]:
+        for name, _ in self._permuted(block)[:position]:
             counts[name] += 1
         return counts
 
     def _counts(self, blocks: int) -> list[int]:
-        """Draws of each name in the first `blocks` segments: whole, rising, and BLOCK * blocks in all."""
+        """Numbers of each name in the first `blocks` segments: integers, rising, BLOCK * blocks in all."""
         left, counts = blocks * BLOCK, []
         for share in self._shares:
             counts.append(left * share.numerator // share.denominator)
             left -= counts[-1]
         return counts
 
-    def _order(self, block: int) -> list[tuple[str, int]]:
+    def _permuted(self, block: int) -> list[tuple[str, int]]:
         counts = self._counts(block)
         new = np.subtract(self._counts(block + 1), counts)
-        places = np.repeat(np.arange(len(self.names)), new)
-        drawn = []
-        for name in np.random.default_rng((*self._seed, block)).permutation(places).tolist():
-            drawn.append((self.names[name], counts[name]))
+        indices = np.repeat(np.arange(len(self.names)), new)
+        sampled = []
+        for name in np.random.default_rng((*self._seed, block)).permutation(indices).tolist():
+            sampled.append((self.names[name], counts[name]))
             counts[name] += 1
-        return drawn
+        return sampled

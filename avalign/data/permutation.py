@@ -1,4 +1,4 @@
-"""What a number decides: the random state of a sample, and its place in a random order of n things."""
+"""What a number decides: the random state of a sample, and its index in a permutation of n things."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def random_state(seed: int, split: str, task: str, index: int) -> np.random.Gene
     return np.random.default_rng((seed, SPLITS.index(split), TASKS.index(task), index))
 
 
-def shuffled(place: int, count: int, key: Sequence[int]) -> int:
-    """Where `place` of 0..count-1 goes in the order that `key` decides: a permutation of 0..count-1.
+def permuted(index: int, count: int, key: Sequence[int]) -> int:
+    """Where `index` of 0..count-1 goes in the permutation of 0..count-1 that `key` decides.
 
     A Feistel network on pairs (left, right) of Z_a x Z_b, a * b the first product of near-equal sides that is
     not below `count`, walked on until it lands below `count` (Black and Rogaway, "Ciphers with arbitrary
@@ -29,19 +29,19 @@ def shuffled(place: int, count: int, key: Sequence[int]) -> int:
     on the other alone, which can be taken off again: so it is one to one whatever that number is. a * b is
     less than count + a: one evaluation is nearly always enough.
     """
-    if not 0 <= place < count:
-        raise ValueError(f"place {place} is not below {count}")
+    if not 0 <= index < count:
+        raise ValueError(f"index {index} is not below {count}")
     a = isqrt(count - 1) + 1
     b = -(-count // a)
     rounds = _rounds(tuple(key))
     while True:
-        left, right = divmod(place, b)
+        left, right = divmod(index, b)
         for one, two in rounds:
             left = (left + _mixed(right + one)) % a
             right = (right + _mixed(left + two)) % b
-        place = left * b + right
-        if place < count:
-            return place
+        index = left * b + right
+        if index < count:
+            return index
 
 
 def _mixed(x: int) -> int:

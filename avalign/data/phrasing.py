@@ -1,4 +1,4 @@
-"""What every source's questions share: where the media stand, one phrasing or kind drawn of several."""
+"""What every source's questions share: where the media stand, one phrasing or kind sampled of several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEDIA = "<image><audio>"
 
 
 def phrase(choices: Sequence[str], rng: np.random.Generator, **slots: str) -> str:
-    """An instruction in one of several wordings, its slots filled, picture and sound before it."""
+    """An instruction in one of several wordings, its slots filled, image and audio before it."""
     return MEDIA + choices[int(rng.integers(len(choices)))].format(**slots)
 
 
@@ -29,5 +29,5 @@ def kind_shares(shares: Mapping[str, float] | None, known: Sequence[str], owner:
     return {kind: shares.get(kind, 0.0) / total for kind in known}
 
 
-def draw_kind(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+def sample_kind(shares: Mapping[str, float], rng: np.random.Generator) -> str:
     return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]

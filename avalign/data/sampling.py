@@ -1,4 +1,4 @@
-"""What training draws from a source: a sequence in which a draw's number decides all about it.
+"""The dataset of training: samples of a source, each decided by its number alone.
 
 So a resumed run, another number of processes and another number of loader workers see the same samples.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from avalign.data.collate import Collator, SampleError
-from avalign.data.location import name_place
+from avalign.data.location import name_location
 from avalign.data.mixture import Mixture
 from avalign.errors import AvalignError
 from avalign.interfaces import Samples
@@ -19,17 +19,17 @@ from avalign.media.file import MediaError
 from avalign.offered import completed
 from avalign.types import Batch, Sample
 
-ATTEMPTS = 50  # bad draws in a row after which the data, not a sample, is at fault
+ATTEMPTS = 50  # bad samples in a row after which the data, not a sample, is at fault
 
-Drawn = tuple[Sample, list[str]]
+Sampled = tuple[Sample, list[str]]
 
 
-class Draws(Dataset[Drawn]):
+class TrainingDataset(Dataset[Sampled]):
     """`count` training samples of a mixture of tasks; each task's samples in the order of their numbers.
 
     tasks: task -> weight in the mixture
     first: task -> number of its first sample, so that stages go on where the one before ended; 0 if not given
-    on_error: "raise", or "skip": a bad sample is left out for the next one drawn, and named with its reason
+    on_error: "raise", or "skip": a bad sample is left out for the next one sampled, and named with its reason
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Draws(Dataset[Drawn]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> Drawn:
+    def __getitem__(self, number: int) -> Sampled:
         """The sample, and what was skipped before it was found."""
         task, index = self.mixture[number]
         index += self.first.get(task, 0)
         rng = None
         skipped: list[str] = []
         for _ in range(ATTEMPTS):
-            if skipped:  # any other: the next of its task may be another draw's
+            if skipped:  # any other: the next of its task may be another number's
                 rng = np.random.default_rng((*self.seed, number, 1)) if rng is None else rng
                 task = self.mixture.names[int(rng.choice(len(self.shares), p=self.shares))]
                 index = int(rng.integers(2**31))
@@ -70,7 +70,7 @@ class Draws(Dataset[Drawn]):
                 sample = self.source.sample("train", task, index)
                 self.collator.check(sample)
             except (MediaError, SampleError) as error:
-                name_place(error, self.source, "train", task, index)
+                name_location(error, self.source, "train", task, index)
                 if self.on_error != "skip":
                     raise
                 skipped.append(str(error))
@@ -78,7 +78,7 @@ class Draws(Dataset[Drawn]):
                 return sample, skipped
         raise AvalignError(f"{ATTEMPTS} samples in a row cannot be used; the last: {skipped[-1]}")
 
-    def __getitems__(self, numbers: Sequence[int]) -> list[Drawn] | str:
+    def __getitems__(self, numbers: Sequence[int]) -> list[Sampled] | str:
         """As a loader asks. A problem comes as what it says: raised, it would come out of a loader's process
         as a traceback of that process."""
         try:
@@ -87,16 +87,16 @@ class Draws(Dataset[Drawn]):
             return str(error)
 
     def after(self) -> dict[str, int]:
-        """What `first` has to be for draws that go on behind these."""
-        drawn = self.mixture.before(self.count)
-        return {task: self.first.get(task, 0) + drawn.get(task, 0) for task in {**self.first, **drawn}}
+        """What `first` has to be for samples that go on behind these."""
+        sampled = self.mixture.before(self.count)
+        return {task: self.first.get(task, 0) + sampled.get(task, 0) for task in {**self.first, **sampled}}
 
-    def collate(self, drawn: Sequence[Drawn] | str) -> dict[str, Batch | list[str] | str]:
+    def collate(self, sampled: Sequence[Sampled] | str) -> dict[str, Batch | list[str] | str]:
         """What the trainer is given: the batch, and what was skipped on the way to it; or the problem."""
-        if isinstance(drawn, str):
-            return {"problem": drawn}
+        if isinstance(sampled, str):
+            return {"problem": sampled}
         try:
-            samples = self.collator([sample for sample, _ in drawn])
+            samples = self.collator([sample for sample, _ in sampled])
         except AvalignError as error:
             return {"problem": str(error)}
-        return {"batch": samples, "skipped": [why for _, skipped in drawn for why in skipped]}
+        return {"batch": samples, "skipped": [why for _, skipped in sampled for why in skipped]}

@@ -55,7 +55,7 @@ class ClipImageEncoder(nn.Module, ImageEncoder):
     pretrained: load the model's weights. False: random ones in the model's shapes, without asking the hub for
                 OpenAI's four models
     config:     fields of transformers' CLIPVisionConfig in place of the model's, with `pretrained: false`
-    size:       px, both sides, a multiple of a patch's; pictures are squeezed to a square of this size. The
+    size:       px, both sides, a multiple of a patch's; images are squeezed to a square of this size. The
                 model's own when not given, else its position embeddings are resampled, as timm does it
     min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below that is
                 named by a warning and in `loaded`
@@ -88,16 +88,17 @@ class ClipImageEncoder(nn.Module, ImageEncoder):
             settings.image_size = size
         self.size, patch, self.width = settings.image_size, settings.patch_size, settings.hidden_size
         if not isinstance(patch, int) or not isinstance(self.size, int) or settings.num_channels != 3:
-            raise AvalignError(f"{model}: only towers of square pictures and patches in RGB are known here.")
+            raise AvalignError(f"{model}: only towers of square images and patches in RGB are known here.")
         if self.size % patch:
             below = self.size // patch * patch
             near = " or ".join(str(n) for n in (below, below + patch) if n)
             raise AvalignError(f"{model}: has patches of {patch} px: set `size` to {near}, not {self.size}.")
         side = self.size // patch
-        whole = CLIPVisionModel(settings)
-        self.model = getattr(whole, "vision_model", whole)  # inside another module before transformers 5.1
+        full_model = CLIPVisionModel(settings)
+        # inside another module before transformers 5.1
+        self.model = getattr(full_model, "vision_model", full_model)
         self.loaded = _load(self.model, model, side, min_loaded) if pretrained else None
-        self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
+        self.pretrained = self.loaded is not None and self.loaded.complete  # else a run keeps its own
         self.preprocessing = SquareImage(self.size, *_normalisation(model, pretrained or not config))
         self.token_count = side * side
         self.register_buffer("boxes", patch_boxes(side, side), persistent=False)
@@ -116,10 +117,10 @@ def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
     if unknown:
         raise AvalignError(f"option 'config' has no field '{unknown[0]}'.{suggest(unknown[0], FIELDS)}")
     fields: dict[str, Any] = dict(STOCK.get(model, {}))
-    place = "option 'config'"
+    origin = "option 'config'"
     if Path(model).is_dir() or (model not in STOCK and (pretrained or not changes)):
         file = model_file(model, "config.json")
-        place, fields = str(file), read_json(file)
+        origin, fields = str(file), read_json(file)
         fields = fields.get("vision_config", fields)
         if fields.get("model_type") not in ("clip_vision_model", "clip"):
             hint = " It is timm's: see the image encoder 'timm'." if "architecture" in fields else ""
@@ -128,7 +129,7 @@ def _config(model: str, pretrained: bool, changes: dict[str, Any]) -> Any:
         return CLIPVisionConfig.from_dict({**fields, **changes})
     except Exception as error:  # transformers checks types in a class of errors of its own
         said = str(error).strip().replace("\n", " ")
-        raise AvalignError(f"{place}: is no configuration of a CLIP tower: {said}") from error
+        raise AvalignError(f"{origin}: is no configuration of a CLIP tower: {said}") from error
 
 
 def _normalisation(model: str, of_model: bool) -> tuple[Colour, Colour]:

@@ -52,7 +52,7 @@ class HtsAt(StockTower):
         self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
 
         # HTS-AT cuts the spectrogram into `ratio` pieces of time, lays them one under the other as a square
-        # picture, and halves that picture at every stage but the last.
+        # image, and halves that image at every stage but the last.
         encoder = self.model.audio_encoder
         ratio = encoder.freq_ratio
         frames, most = self.seconds * self.sample_rate // self.hop + 1, settings.spec_size * ratio

@@ -154,7 +154,7 @@ def _tower(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
 
 
 def _shapes(tower: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
-    """Fields of ClapAudioConfig as the weights show them; the spectrogram's picture is 256 x 256 in all."""
+    """Fields of ClapAudioConfig as the weights show them; the spectrogram's image is 256 x 256 in all."""
     width, channels = tower["patch_embed.proj.weight"].shape[:2]
     if channels != 1:
         raise AvalignError(f"{file}: fusion_type channel_map ({channels} channels) is not supported.")

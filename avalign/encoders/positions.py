@@ -1,4 +1,4 @@
-"""Where tokens lie: boxes of patches in 0..1 of the picture, spans of audio tokens in seconds."""
+"""Where tokens lie: boxes of patches in 0..1 of the image, spans of audio tokens in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small convolutional encoders for training from scratch, one for pictures and one for sounds."""
+"""Small convolutional encoders for training from scratch, one for images and one for audio."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _down(dim_in: int, dim_out: int, stride: tuple[int, int]) -> nn.Sequential:
 class SmallImageEncoder(nn.Module, ImageEncoder):
     """Residual convolutions that end in one token a cell of 8 x 8 px.
 
-    size:   px, both sides; pictures are squeezed to a square of this size
+    size:   px, both sides; images are squeezed to a square of this size
     width:  of a token
     blocks: residual blocks on the final grid
     """

@@ -30,14 +30,14 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
     pretrained: load the weights that `model` stands for, from the Hugging Face hub, its cache, or the folder
     checkpoint: local file (.safetensors; .pth and .bin as tensors only), loaded instead of those; by timm's
                 names or the original's
-    size:       px, both sides, a multiple of a patch's; pictures are squeezed to a square of this size. The
+    size:       px, both sides, a multiple of a patch's; images are squeezed to a square of this size. The
                 model's own when not given, else its position embeddings are resampled as timm does it
     min_loaded: share of the numbers that the weights must fill, 1 for all; what stays random below that is
                 named by a warning and in `loaded`
 
     Shapes: (b, 3, size, size) -> (b, n, width), patches row by row; CLIP ViT-B/16 has 196 of width 768.
             Of a network that gives a feature map (ConvNeXt, ResNet, Swin) the cells of its last map
-    Pictures are normalised by the mean and deviation that the weights were trained with, and resized by their
+    Images are normalised by the mean and deviation that the weights were trained with, and resized by their
     filter. What serves a pooled vector only (attention pooling, a norm after pooling, classifiers) is left
     away: all weights that are left reach the patches.
     timm has OpenAI's CLIP twice: under `_clip_quickgelu_` with the activation that it was trained with, under
@@ -72,7 +72,7 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
             _warn_of_activation(self.model.pretrained_cfg)
         else:
             self._drop_heads()
-        self.pretrained = self.loaded is not None and self.loaded.whole  # else a run keeps its own
+        self.pretrained = self.loaded is not None and self.loaded.complete  # else a run keeps its own
         self.width, self.token_count = self.grid.width, self.grid.rows * self.grid.columns
         self.preprocessing = SquareImage(
             self.size, colour(settings["mean"]), colour(settings["std"]), settings["interpolation"]
@@ -107,8 +107,8 @@ class TimmImageEncoder(nn.Module, ImageEncoder):
                 if name not in weights and tensor.data_ptr() not in known
             ],
         }
-        kept = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
-        return load_all(self.model, kept, file, min_loaded=min_loaded, dropped=dropped)
+        used = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+        return load_all(self.model, used, file, min_loaded=min_loaded, dropped=dropped)
 
 
 def _warn_of_activation(settings: dict[str, Any]) -> None:

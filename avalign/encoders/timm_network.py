@@ -44,12 +44,12 @@ class Network:
 
     written: str
     name: str
-    place: str | None = None  # local folder, or hub id
+    location: str | None = None  # local folder, or hub id
 
     def weights(self, model: Any) -> Path:
         """The file of weights that the model's name stands for."""
-        if self.place is not None:
-            return model_file(self.place, *FILES)
+        if self.location is not None:
+            return model_file(self.location, *FILES)
         stock = model.pretrained_cfg
         repository = stock.get("hf_hub_id")
         if not repository:
@@ -68,9 +68,9 @@ def find(model: str) -> Network:
     scheme, _, rest = model.partition(":")
     if scheme in ("hf-hub", "hf_hub") and rest:
         return Network(model, f"local-dir:{_described(model_file(rest, 'config.json').parent)}", rest)
-    place = Path(rest if scheme == "local-dir" else model).expanduser()
-    if place.is_dir():
-        return Network(model, f"local-dir:{_described(place)}", str(place))
+    location = Path(rest if scheme == "local-dir" else model).expanduser()
+    if location.is_dir():
+        return Network(model, f"local-dir:{_described(location)}", str(location))
     if "/" in model or scheme == "local-dir":
         raise AvalignError(f"{model}: no such folder; a model of the hub is written hf-hub:owner/name.")
     architecture = model.split(".")[0]
@@ -121,7 +121,7 @@ def create(found: Network, size: int | None) -> Any:
     except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, AttributeError) as error:
         said = str(error).strip() or type(error).__name__
         known = ""
-        if found.place is None:
+        if found.location is None:
             architecture = found.name.split(".")[0]
             tags = [n for n in timm.list_pretrained(f"{architecture}*") if n.split(".")[0] == architecture]
             known = f" Known weights: {', '.join(tags)}."
@@ -131,16 +131,16 @@ def create(found: Network, size: int | None) -> Any:
 
 
 def side(model: Any, settings: dict[str, Any], found: Network, size: int | None) -> int:
-    """px of the square pictures that the model takes."""
+    """px of the square images that the model takes."""
     channels, height, width = settings["input_size"]
     if channels != 3:
-        raise AvalignError(f"{found.written}: takes {channels} channels; pictures here have 3.")
+        raise AvalignError(f"{found.written}: takes {channels} channels; images here have 3.")
     if size is not None:
         return size
     height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
     if height != width:
         raise AvalignError(
-            f"{found.written}: takes pictures of {height} x {width} px; set `size` for square ones, to which "
+            f"{found.written}: takes images of {height} x {width} px; set `size` for square ones, to which "
             "its position embeddings are resampled."
         )
     return int(height)

@@ -129,8 +129,8 @@ class WaveformAudioEncoder(StockTower):
         else:
             # Up to the end of what the last token sees. One token at least: attention needs a key.
             samples = (real.sum(1).clamp(min=1) - 1) * self.stride + self.field
-            heard = torch.arange(x.shape[1], device=x.device) < samples[:, None]
-            values = self._attend(self._features(x, samples), heard.long())
+            mask = torch.arange(x.shape[1], device=x.device) < samples[:, None]
+            values = self._attend(self._features(x, samples), mask.long())
         if self.pool > 1:
             values = pooled(values, real, self.pool)
         return Tokens(values, within(self.times, seconds, len(values)), times=self.times)

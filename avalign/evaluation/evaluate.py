@@ -1,6 +1,6 @@
-"""Score anything that answers: five tasks, trivial answers beside it, and it without sound or picture.
+"""Score anything that answers: five tasks, trivial answers beside it, and it without audio or image.
 
-What answers may be a model (its source then decodes pictures and sounds) or a file of predictions
+What answers may be a model (its source then decodes images and audio clips) or a file of predictions
 (external.py); everything after the answers is the same.
 """
 
@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from avalign.data.collate import SampleError
-from avalign.data.location import name_place
+from avalign.data.location import name_location
 from avalign.errors import AvalignError, suggest
 from avalign.evaluation.metrics.bootstrap import LEVEL
-from avalign.evaluation.scoring import Answered, Judge, write_samples
+from avalign.evaluation.scoring import Answered, TaskScorer, write_samples
 from avalign.evaluation.tasks.arig import Arig
 from avalign.evaluation.tasks.avcap import Avcap
 from avalign.evaluation.tasks.avfc import Avfc
@@ -57,7 +57,7 @@ def evaluate(
     samples: of each task; "all", or more than a split has: every one that it has
     batch_size: how many are answered at once
     bootstrap: resamples behind each 95 % interval; 0 for none
-    modality_check: answer again without the sound, and without the picture
+    modality_check: answer again without the audio, and without the image
     figures: drawn of each task's first samples to out/pictures, if the answerer can `explain`
     progress: called with task, samples answered, samples to answer
     notes: what else scores.json is to say, asked for when all is answered
@@ -69,7 +69,7 @@ def evaluate(
     results = {}
     for name in tasks:
         task, train = TASKS[name], _train(source, name)
-        judge = Judge(task, task.trivial(train, seed), len(train), bootstrap, seed)
+        scorer = TaskScorer(task, task.trivial(train, seed), len(train), bootstrap, seed)
         answered = Answered()
         first: list[Sample] = []  # to be drawn
         for start in range(0, counts[name], batch_size):
@@ -80,12 +80,12 @@ def evaluate(
             except SampleError as error:
                 ids = [sample.id for sample in asked]
                 if error.sample in ids:  # one of them cannot be asked
-                    name_place(error, source, split, name, start + ids.index(error.sample))
+                    name_location(error, source, split, name, start + ids.index(error.sample))
                 raise
             first += asked[: max(0, figures - len(first))]
             progress(name, stop, counts[name])
-        results[name] = judge.result(answered)
-        write_samples(out / f"{name}.jsonl", answered, judge.scored(answered))
+        results[name] = scorer.result(answered)
+        write_samples(out / f"{name}.jsonl", answered, scorer.scored(answered))
         if first and isinstance(answerer, Explainer):
             from avalign.report.figures import draw_samples
 
@@ -157,21 +157,21 @@ def _sample(source: Samples, split: str, task: str, index: int) -> Sample:
     try:
         return source.sample(split, task, index)
     except MediaError as error:
-        name_place(error, source, split, task, index)
+        name_location(error, source, split, task, index)
         raise
 
 
 def _ask(
     answerer: Answerer, task: Task, asked: Sequence[Sample], answered: Answered, modality_check: bool
 ) -> None:
-    """Adds the answers to these samples, and those without sound and without picture."""
+    """Adds the answers to these samples, and those without audio and without image."""
     maps: Sequence[np.ndarray | None] = [None] * len(asked)
     if isinstance(task, Mapped) and isinstance(answerer, Mapper):
-        given = answerer.answer_with_maps(asked)
-        texts, maps = [text for text, _ in given], [heat for _, heat in given]
+        pairs = answerer.answer_with_maps(asked)
+        answers, maps = [text for text, _ in pairs], [heat for _, heat in pairs]
     else:
-        texts = answerer.answer(asked)
-    answered.answers += _checked(answerer, asked, texts)
+        answers = answerer.answer(asked)
+    answered.answers += _checked(answerer, asked, answers)
     answered.maps += [
         task.map_values(sample, heat) if heat is not None and isinstance(task, Mapped) else None
         for sample, heat in zip(asked, maps, strict=True)
@@ -194,7 +194,7 @@ def _checked(answerer: Answerer, samples: Sequence[Sample], said: list[str]) -> 
 
 
 def _without_media(sample: Sample) -> Sample:
-    """What scoring needs: the truth, and how long the sound is (a view of one zero; no memory)."""
+    """What scoring needs: the truth, and how long the audio is (a view of one zero; no memory)."""
     sample = sample.without(image=True)
     return (
         sample

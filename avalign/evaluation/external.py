@@ -1,7 +1,7 @@
 """Score the answers of any other model: `avalign score MANIFEST PREDICTIONS.jsonl --out DIR`.
 
 The answers take the model's place (predictions.py), the manifest's records without their media that of its
-source, and everything else is as in evaluate.py. No picture or sound has to exist.
+source, and everything else is as in evaluate.py. No image or audio has to exist.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Questions(Samples):
     """A manifest's samples of one split without their media: of all records, or only of those in `said`.
 
     IGATL needs the clip's length: it is that of the record's span, what `provenance["seconds"]` says, what
-    stands in the prediction's line (a run's own answers have it), or how long the sound file lasts, whichever
+    stands in the prediction's line (a run's own answers have it), or how long the audio file lasts, whichever
     is there first; else it is not known, and taken as IGATL does. `lengths` counts which it was.
     """
 
@@ -40,21 +40,21 @@ class Questions(Samples):
     ) -> None:
         self.manifest, self.split, self.said, self.unit = manifest, split, said, unit
         self.lengths = {"span": 0, "provenance": 0, "prediction": 0, "file": 0, "unknown": 0}
-        self._places: dict[str, Sequence[int]] = {}
+        self._indices: dict[str, Sequence[int]] = {}
         for task in manifest.tasks:
             all_of_it = range(manifest.size(split, task))
-            self._places[task] = (
+            self._indices[task] = (
                 [i for i in all_of_it if manifest.record(split, task, i).id in said.ids]
                 if partial
                 else all_of_it
             )
-        self.tasks = tuple(task for task in TASKS if self._places.get(task))
+        self.tasks = tuple(task for task in TASKS if self._indices.get(task))
 
     def size(self, split: str, task: str) -> int:
-        return len(self._places.get(task, ())) if split == self.split else self.manifest.size(split, task)
+        return len(self._indices.get(task, ())) if split == self.split else self.manifest.size(split, task)
 
     def sample(self, split: str, task: str, index: int) -> Sample:
-        record = self.manifest.record(split, task, self._places[task][index])
+        record = self.manifest.record(split, task, self._indices[task][index])
         sample = self.manifest.question(record)
         more: dict[str, Any] = {}
         if task == "igatl":
@@ -87,19 +87,19 @@ class Questions(Samples):
         return {} if found is None else {CLIP_SECONDS: found}
 
     def _size(self, record: Record) -> dict[str, Any]:
-        """The picture's width and height in pixels, which boxes in pixels need: what the provenance says, or
+        """The image's width and height in pixels, which boxes in pixels need: what the provenance says, or
         the file."""
         if "image_size" in record.provenance or self.unit != "pixels" or record.image is None:
             return {}
         try:
-            picture, _ = self.manifest.files(record, 0)
-            assert picture is not None
+            image, _ = self.manifest.files(record, 0)
+            assert image is not None
             shape = (
-                read_frames(picture, record.frame_times[:1])[0] if record.frame_times else read_image(picture)
+                read_frames(image, record.frame_times[:1])[0] if record.frame_times else read_image(image)
             ).shape
         except MediaError as error:
             raise AvalignError(
-                f"--box-unit pixels needs each picture's size: record {record.id!r} has no image_size in its "
+                f"--box-unit pixels needs each image's size: record {record.id!r} has no image_size in its "
                 f"provenance, and {error}"
             ) from error
         return {"image_size": [shape[1], shape[0]]}

@@ -10,7 +10,7 @@ from avalign.types import Sample
 
 
 def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: Path | None = None) -> str:
-    """The answer of the run's model; the picture of it is written to `out` (answer.png when not given).
+    """The answer of the run's model; a figure of it is written to `out` (answer.png when not given).
 
     text: the question; "<image>" and "<audio>" are put in front of it where it does not place them itself
     """
@@ -21,15 +21,15 @@ def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: P
         raise AvalignError("predict: needs --image or --audio, or both")
     if not text.strip():
         raise AvalignError("predict: the question is empty")
-    for place, file in (("image", image), ("audio", audio)):
-        if f"<{place}>" in text and file is None:
-            raise AvalignError(f"predict: the question holds <{place}>, but no --{place} is given")
+    for modality, file in (("image", image), ("audio", audio)):
+        if f"<{modality}>" in text and file is None:
+            raise AvalignError(f"predict: the question holds <{modality}>, but no --{modality} is given")
     if not is_text(text):
         raise AvalignError(f"predict: the question is not UTF-8 text: {text!a:.80}")
     out = out or Path("answer.png")
     must_be_drawable(out)
     # Media first: a bad file is named before the model takes its time to load.
-    picture = None if image is None else read_image(image)
+    pixels = None if image is None else read_image(image)
     wave, rate = (None, 16_000) if audio is None else read_audio(audio)
     from avalign.export.load import load
 
@@ -43,7 +43,7 @@ def predict(run: Path, image: Path | None, audio: Path | None, text: str, out: P
         task="avqa",
         instruction="".join([*missing, text.strip()]),
         response="",
-        image=picture,
+        image=pixels,
         audio=wave,
         sample_rate=rate,
     )

@@ -1,6 +1,6 @@
 """Answers from a file instead of from a model.
 
-A line is {"id": the record's, "answer": text}, for ARIG with a heat map over the picture if there is one:
+A line is {"id": the record's, "answer": text}, for ARIG with a heat map over the image if there is one:
 "heat_map": the name of a .npy file below the folder of maps, or the map itself, a list of rows. For IGATL
 "clip_seconds" may say how long the clip lasts. What a run wrote of its own answers, eval/<task>.jsonl, is
 such a file.
@@ -82,19 +82,19 @@ class Predictions:
         return [self._answers.get(sample.id, ("", 0))[0] for sample in samples]
 
     def answer_with_maps(self, samples: Sequence[Sample]) -> list[tuple[str, np.ndarray | None]]:
-        texts = self.answer(samples)
+        answers = self.answer(samples)
         return [
             (text, self._map(sample.id) if sample.id in self._mapped else None)
-            for sample, text in zip(samples, texts, strict=True)
+            for sample, text in zip(samples, answers, strict=True)
         ]
 
     def _map(self, name: str) -> np.ndarray | None:
         """The heat map of one line, read anew: all together may be more than memory holds."""
         with open(self.file, "rb") as lines:
             lines.seek(self._answers[name][1])
-            given = json.loads(lines.readline())["heat_map"]
+            heat = json.loads(lines.readline())["heat_map"]
         try:
-            return _checked_map(_map_file(self.maps, given) if isinstance(given, str) else given)
+            return _checked_map(_map_file(self.maps, heat) if isinstance(heat, str) else heat)
         except ValueError as error:
             self.no_map.append(f"{name}: heat map {error}")
             return None
@@ -130,9 +130,9 @@ def _map_file(folder: Path, name: str) -> np.ndarray:
     return heat
 
 
-def _checked_map(given: Any) -> np.ndarray:
+def _checked_map(values: Any) -> np.ndarray:
     try:
-        heat = np.asarray(given)
+        heat = np.asarray(values)
     except ValueError as error:
         raise ValueError("has rows of different lengths") from error
     if heat.ndim != 2 or not heat.size or max(heat.shape) > LARGEST:

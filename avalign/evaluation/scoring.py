@@ -27,7 +27,7 @@ class Answered:
     """A task's samples, without their media, and what was answered to each.
 
     maps:    this sample's share in the metrics of its heat map; None where no map came
-    without: the answers to the same samples with sound or picture taken away, by the name of the check
+    without: the answers to the same samples with audio or image taken away, by the name of the check
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -35,25 +35,25 @@ class Answered:
     maps: list[dict[str, float] | None] = field(default_factory=list)
     without: dict[str, list[str]] = field(default_factory=dict)
 
-    def of(self, places: Sequence[int]) -> Answered:
+    def of(self, indices: Sequence[int]) -> Answered:
         return Answered(
-            [self.samples[i] for i in places],
-            [self.answers[i] for i in places],
-            [self.maps[i] for i in places],
-            {check: [answers[i] for i in places] for check, answers in self.without.items()},
+            [self.samples[i] for i in indices],
+            [self.answers[i] for i in indices],
+            [self.maps[i] for i in indices],
+            {check: [answers[i] for i in indices] for check, answers in self.without.items()},
         )
 
     def by_source(self) -> dict[str, Answered]:
         """The samples of each data set that the records name as their source; empty unless there are
         several."""
-        places: dict[str, list[int]] = {}
+        indices: dict[str, list[int]] = {}
         for i, sample in enumerate(self.samples):
-            places.setdefault(source_of(sample) or "(not named)", []).append(i)
-        return {name: self.of(where) for name, where in sorted(places.items())} if len(places) > 1 else {}
+            indices.setdefault(source_of(sample) or "(not named)", []).append(i)
+        return {name: self.of(rows) for name, rows in sorted(indices.items())} if len(indices) > 1 else {}
 
 
 @dataclass(frozen=True)
-class Judge:
+class TaskScorer:
     """Everything that is said of a task's answers. bootstrap, seed: of the intervals"""
 
     task: Task
@@ -80,7 +80,7 @@ class Judge:
 
     def _section(self, answered: Answered) -> dict[str, Any]:
         task, samples = self.task, answered.samples
-        judged = _Judged(task, samples, self.scored(answered), self.bootstrap, self.seed)
+        scores = _TaskScores(task, samples, self.scored(answered), self.bootstrap, self.seed)
         others = {name: self._trivial(name, answered) for name in self.trivial}
         result: dict[str, Any] = {
             "title": task.title,
@@ -88,38 +88,38 @@ class Judge:
             "n": len(samples),
             "test_list": test_list(samples),
             "definitions": task.definitions,
-            **judged.summary(),
+            **scores.summary(),
             "trivial": {name: other.summary() for name, other in others.items()},
             "trained_on": self.trained_on,
-            "groups": judged.groups(),
-            "unparsed": judged.unparsed(answered.answers),
+            "groups": scores.groups(),
+            "unparsed": scores.unparsed(answered.answers),
         }
         if any(answered.maps):
             result["maps"] = sum(values is not None for values in answered.maps)
         for check, answers in answered.without.items():
-            less = _Judged(task, samples, task.score(samples, answers), self.bootstrap, self.seed)
+            less = _TaskScores(task, samples, task.score(samples, answers), self.bootstrap, self.seed)
             result[check] = less.summary(headline_only=True)
         low = result["metrics"][task.headline]["low"]
         highs = [t["metrics"][task.headline]["high"] for t in result["trivial"].values()]
         known = low is not None and bool(highs) and all(high is not None for high in highs)
         result["clear_of_trivial"] = all(low > high for high in highs) if known else None
         best = best_trivial(result)
-        gain = best and difference(judged.headline(), others[best].headline(), self.bootstrap, self.seed)
+        gain = best and difference(scores.headline(), others[best].headline(), self.bootstrap, self.seed)
         result["over_best_trivial"] = dict(zip(("value", "low", "high"), gain, strict=True)) if gain else None
         result["paper"] = beside_the_paper(task.name, samples, result)
         return result
 
-    def _trivial(self, name: str, answered: Answered) -> _Judged:
+    def _trivial(self, name: str, answered: Answered) -> _TaskScores:
         samples, answer = answered.samples, self.trivial[name]
         said = Answered(samples, [answer(sample) for sample in samples], [None] * len(samples))
         if any(answered.maps) and isinstance(self.task, Mapped):
             heat = self.task.trivial_maps().get(name)
             if heat is not None:
                 said.maps = [self.task.map_values(sample, heat) for sample in samples]
-        return _Judged(self.task, samples, self.scored(said), self.bootstrap, self.seed)
+        return _TaskScores(self.task, samples, self.scored(said), self.bootstrap, self.seed)
 
 
-class _Judged:
+class _TaskScores:
     """One answerer's answers to one task's samples."""
 
     def __init__(
@@ -194,15 +194,15 @@ def test_list(samples: Sequence[Sample]) -> str:
 
 def write_samples(path: Path, answered: Answered, scored: Sequence[Scored]) -> None:
     with unfinished(path) as beside, open(beside, "w", encoding="utf-8") as file:
-        for sample, answer, judged in zip(answered.samples, answered.answers, scored, strict=True):
+        for sample, answer, score in zip(answered.samples, answered.answers, scored, strict=True):
             row = {
                 "id": sample.id,
                 "kind": sample.kind,
                 "instruction": sample.instruction,
                 "truth": truth_of(sample),
                 "answer": answer,
-                "parsed": judged.parsed,
-                "values": judged.values,
+                "parsed": score.parsed,
+                "values": score.values,
             }
             if sample.task == "igatl":
                 row[CLIP_SECONDS] = clip_seconds(sample)

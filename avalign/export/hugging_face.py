@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avalign.config.portable import places_of, portable
+from avalign.config.portable import paths_of, portable
 from avalign.config.recipe import Recipe
 from avalign.config.recipe_file import read, write
 from avalign.config.saved_recipe import components
@@ -51,7 +51,7 @@ def export(run: Path, out: Path, merge: bool = False, overwrite: bool = False) -
     overwrite: an earlier export
     """
     out = out.resolve()
-    _check_place(run, out, overwrite)
+    _check_destination(run, out, overwrite)
     if is_exported(run):
         raise AvalignError(f"{run} was exported from a run: export that one")
     model = load(run).cpu()
@@ -65,7 +65,7 @@ def export(run: Path, out: Path, merge: bool = False, overwrite: bool = False) -
         _write(unfinished, run, model, recipe, merge)
         del model  # of the two, one in memory at a time
         if said is not None:
-            _refuse_another(run, said, _logits(load_exported(unfinished, places_of(recipe)).eval()))
+            _refuse_another(run, said, _logits(load_exported(unfinished, paths_of(recipe)).eval()))
         if out.exists() and any(out.iterdir()):
             before = out.with_name(f".{out.name}.before")
             shutil.rmtree(before, ignore_errors=True)
@@ -79,7 +79,7 @@ def export(run: Path, out: Path, merge: bool = False, overwrite: bool = False) -
     return out
 
 
-def _check_place(run: Path, out: Path, overwrite: bool) -> None:
+def _check_destination(run: Path, out: Path, overwrite: bool) -> None:
     if out.is_relative_to(run.resolve()) or run.resolve().is_relative_to(out):
         raise AvalignError(f"--out {out}: lies in the run, or the run in it; name a folder beside it")
     if out.exists() and not out.is_dir():
@@ -141,7 +141,7 @@ def _write(folder: Path, run: Path, model: AudioVisualLM, recipe: Recipe, merge:
     _write_llm(folder, model, merge)
     model.llm.tokenizer.save_pretrained(folder / TOKENIZER)
     write_card(folder / CARD, run, folder, model, _named_from(away, folder))
-    _forget_places(folder)
+    _forget_paths(folder)
     share(folder, (file for file in folder.rglob("*") if file.is_file()))
 
 
@@ -152,16 +152,16 @@ def _named_from(recipe: Recipe, folder: Path) -> Recipe:
     return recipe
 
 
-def _forget_places(folder: Path) -> None:
+def _forget_paths(folder: Path) -> None:
     """transformers and peft note where a model was loaded from; a folder of this machine is no name."""
     for file in (*folder.rglob("*config.json"), *folder.rglob("tokenizer*.json")):
         if file.name == "tokenizer.json":
             continue
         told = read_json(file)
         for key in ("name_or_path", "_name_or_path", "base_model_name_or_path"):
-            place = told.get(key)
-            if isinstance(place, str) and Path(place).is_absolute():
-                told[key] = Path(place).name
+            path = told.get(key)
+            if isinstance(path, str) and Path(path).is_absolute():
+                told[key] = Path(path).name
                 atomic_write(file, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -54,8 +54,8 @@ def load_exported(folder: Path, known: Mapping[str, str] | None = None) -> Audio
     """
     recipe, nowhere = found_again(read(folder / "recipe.yaml"), folder, known)
     released = issubclass(registry.load("llm", recipe.model.llm.name), HuggingFaceLlm)
-    whole = (folder / LLM).is_dir()
-    if whole and released:
+    has_llm = (folder / LLM).is_dir()
+    if has_llm and released:
         recipe = _with_llm(recipe, folder / LLM)
     lacking = [name for name in nowhere if needed(recipe, name)]
     if lacking:  # never asked of the hub, where a stranger may have the same name
@@ -64,7 +64,7 @@ def load_exported(folder: Path, known: Mapping[str, str] | None = None) -> Audio
             "folder, or name the folder that holds it in AVALIGN_MODELS"
         )
     model = build_model(recipe, folder / TOKENIZER)
-    if whole and not released:
+    if has_llm and not released:
         _read_llm(model.llm.lm, folder / LLM)
     load_exactly(model, folder / CONNECTOR / WEIGHTS, connector_weights(model, recipe))
     model.load_adapter(folder / ADAPTER)

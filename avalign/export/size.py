@@ -24,7 +24,7 @@ from avalign.model.build import build_model, trained_parts
 from avalign.model.model import PARTS, AudioVisualLM
 from avalign.types import Batch, Tokens
 
-PROMPT, RESPONSE = 64, 32  # text tokens of a sample, beside those of picture and sound
+PROMPT, RESPONSE = 64, 32  # text tokens of a sample, beside those of image and audio
 GIB = 2**30
 CARDS = (24, 48, 80, 141)  # GiB
 BATCHES = (1, 8, 32)
@@ -49,7 +49,7 @@ class Memory:
     precision: str
     weights: float
     learning: float  # gradients, AdamW's two moments, and copies of weights in another precision
-    sample: float  # kept for the backward pass
+    sample: float  # saved for the backward pass
     checkpointed: float  # the same with gradient checkpointing of the language model
     cache: float  # of a sample that is answered: keys and values of prompt and answer, the last logits
 
@@ -68,7 +68,7 @@ class Memory:
 @dataclass(frozen=True)
 class Size:
     parts: tuple[Part, ...]
-    prompt: int  # tokens of a sample that the language model reads: picture, sound and text
+    prompt: int  # tokens of a sample that the language model reads: image, audio and text
     memory: tuple[Memory, ...]
 
 
@@ -84,8 +84,8 @@ def size(recipe: Recipe) -> Size:
     fewer = [_quantised(model, stated, name) for name in QUANTISED]
     for weight in model.parameters():
         weight.data = weight.data.float()
-    whole, _ = _memory(model, "float32", False)
-    return Size(parts, shown.length, (stated, *(f for f in fewer if f), whole))
+    full, _ = _memory(model, "float32", False)
+    return Size(parts, shown.length, (stated, *(f for f in fewer if f), full))
 
 
 def sketch(recipe: Recipe) -> AudioVisualLM:
@@ -144,7 +144,7 @@ def _faked(model: AudioVisualLM) -> None:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a forward pass showed. Bytes kept for the backward pass: `inside` the language model, and not."""
+    """What a forward pass showed. Bytes saved for the backward pass: `inside` the language model, and not."""
 
     tokens: dict[str, int]
     length: int
@@ -156,40 +156,42 @@ def _run(model: AudioVisualLM, batch: int, low: bool) -> _Shown:
     weights = [*model.parameters(), *model.buffers()]
     own = {weight.untyped_storage()._cdata for weight in weights}
     with weights[0].fake_mode, torch.autocast("cpu", torch.bfloat16, enabled=low):  # type: ignore[union-attr]
-        picture = model.image_encoder.preprocessing(np.zeros((8, 8, 3), np.uint8)).shape
-        sound = model.audio_encoder.preprocessing(np.zeros(800, np.float32), 8_000).shape
-        given = _blank(batch, (*(() if model.frames == 1 else (model.frames,)), *picture), sound)
-        with _kept(own) as outside:
-            image, audio, fused = model.encode(given)
-            seen, heard = model.connect(fused, given)
-            words = model.llm.lm.get_input_embeddings()(given.input_ids)
-            read = torch.cat([seen.values.to(words.dtype), heard.values.to(words.dtype), words], 1)
-        with _kept(own | set(outside)) as inside:
-            places = torch.arange(read.shape[1]).expand(batch, -1)
+        image_shape = model.image_encoder.preprocessing(np.zeros((8, 8, 3), np.uint8)).shape
+        audio_shape = model.audio_encoder.preprocessing(np.zeros(800, np.float32), 8_000).shape
+        inputs = _blank(batch, (*(() if model.frames == 1 else (model.frames,)), *image_shape), audio_shape)
+        with _saved(own) as outside:
+            image, audio, fused = model.encode(inputs)
+            image_tokens, audio_tokens = model.connect(fused, inputs)
+            words = model.llm.lm.get_input_embeddings()(inputs.input_ids)
+            read = torch.cat(
+                [image_tokens.values.to(words.dtype), audio_tokens.values.to(words.dtype), words], 1
+            )
+        with _saved(own | set(outside)) as inside:
+            position_ids = torch.arange(read.shape[1]).expand(batch, -1)
             mask = torch.ones(read.shape[:2], dtype=torch.long)
-            model.llm.lm(inputs_embeds=read, attention_mask=mask, position_ids=places, use_cache=False)
-    given_by = {
+            model.llm.lm(inputs_embeds=read, attention_mask=mask, position_ids=position_ids, use_cache=False)
+    token_counts = {
         "image_encoder": model.image_encoder.token_count * model.frames,
         "audio_encoder": model.audio_encoder.token_count,
         "image_projector": image.values.shape[1],
         "audio_projector": audio.values.shape[1],
         "fusion": fused.image.values.shape[1] + fused.audio.values.shape[1],
-        "image_connector": seen.values.shape[1],
-        "audio_connector": heard.values.shape[1],
+        "image_connector": image_tokens.values.shape[1],
+        "audio_connector": audio_tokens.values.shape[1],
     }
-    return _Shown(given_by, read.shape[1], _held(inside), _held(outside))
+    return _Shown(token_counts, read.shape[1], _held(inside), _held(outside))
 
 
-def _blank(batch: int, picture: tuple[int, ...], sound: tuple[int, ...]) -> Batch:
-    """A batch of samples with pictures and sounds of these shapes, and text as long as is assumed."""
+def _blank(batch: int, image_shape: tuple[int, ...], audio_shape: tuple[int, ...]) -> Batch:
+    """A batch of samples with images and audio clips of these shapes, and text as long as is assumed."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(batch, *shape, dtype=dtype)
 
-    frames, text = picture[:-3], PROMPT + RESPONSE
+    frames, text = image_shape[:-3], PROMPT + RESPONSE
     return Batch(
-        image=zeros(*picture),
-        audio=zeros(*sound),
+        image=zeros(*image_shape),
+        audio=zeros(*audio_shape),
         has_image=zeros(dtype=torch.bool),
         has_audio=zeros(dtype=torch.bool),
         seconds=zeros(),
@@ -207,7 +209,7 @@ def _blank(batch: int, picture: tuple[int, ...], sound: tuple[int, ...]) -> Batc
 
 
 @contextlib.contextmanager
-def _kept(known: set[int]) -> Iterator[dict[int, Tensor]]:
+def _saved(known: set[int]) -> Iterator[dict[int, Tensor]]:
     """What autograd keeps meanwhile, by storage: each once, those that are `known` not at all.
 
     Hold on to it: the number of a storage that is freed may be given to another.
@@ -224,8 +226,8 @@ def _kept(known: set[int]) -> Iterator[dict[int, Tensor]]:
         yield found
 
 
-def _held(kept: dict[int, Tensor]) -> int:
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+def _held(saved: dict[int, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 # ---- what it comes to -----------------------------------------------------------------------------

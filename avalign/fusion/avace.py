@@ -1,4 +1,4 @@
-"""Meerkat's adapters: picture and sound attend to each other, and the attention is returned to be judged."""
+"""Meerkat's adapters: image and audio attend to each other, and the attention is returned to be scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
 class Attend(nn.Module):
     """One direction: queries gather what matches them, and where it lies.
 
-    The place is in the values and in the outgoing token, never in the keys: attention goes by content, and
+    The position is in the values and in the outgoing token, never in the keys: attention goes by content, and
     what it brings back says where the content was. The product of query and gathered key tells how well
     they match, which a softmax alone cannot (its row sums to 1 even when nothing matches).
     """
@@ -35,25 +35,25 @@ class Attend(nn.Module):
         self.mix = nn.Sequential(nn.Linear(3 * dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(
-        self, asking: Tokens, asked: Tokens, asking_place: Tensor, asked_place: Tensor
+        self, asking: Tokens, asked: Tokens, asking_position: Tensor, asked_position: Tensor
     ) -> tuple[Tensor, Tensor]:
         queries, keys = self.norm_query(asking.values), self.norm_key(asked.values)
         query, key = self.query(queries), self.key(keys)
         weights = attention(query, key, asked.mask)
-        place = asked_place.expand_as(key)
-        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + place, key, place], -1)
-        value, match, where = gathered.chunk(3, -1)
+        position = asked_position.expand_as(key)
+        gathered = weights.to(key.dtype) @ torch.cat([self.value(keys) + position, key, position], -1)
+        value, match, position_value = gathered.chunk(3, -1)
         mixed = self.mix(torch.cat([queries, value, query * match], -1))
-        return asking.values + asking_place + where + mixed, weights
+        return asking.values + asking_position + position_value + mixed, weights
 
 
 class AvaceAdapters(nn.Module, Fusion):
     """Two-way cross attention between patches and audio tokens, with both attention maps.
 
-    The time of a video's frames is said as that of the sound is, so that the two can be compared.
+    The time of a video's frames is said as that of the audio is, so that the two can be compared.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
-    Source: Meerkat, arXiv:2407.01851, section 3.3; place and match features are this library's
+    Source: Meerkat, arXiv:2407.01851, section 3.3; position and match features are this library's
 
     hidden:  width inside the mixing layers; 2 * dim when not given
     seconds: length that the time features span
@@ -68,15 +68,15 @@ class AvaceAdapters(nn.Module, Fusion):
         self.over_audio = Attend(dim, hidden)
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
-        place = self.image_place(image.boxes) if image.boxes is not None else image.values.new_zeros(())
+        position = self.image_place(image.boxes) if image.boxes is not None else image.values.new_zeros(())
         if image.frame_times is not None:
-            place = place + self.audio_place(spans_of(image))
+            position = position + self.audio_place(spans_of(image))
         time = self.audio_place(audio.times) if audio.times is not None else audio.values.new_zeros(())
-        heard, image_map = self.over_image(audio, image, time, place)
-        seen, audio_map = self.over_audio(image, audio, place, time)
+        audio_values, image_map = self.over_image(audio, image, time, position)
+        image_values, audio_map = self.over_audio(image, audio, position, time)
         return Fused(
-            replace(image, values=seen),
-            replace(audio, values=heard),
+            replace(image, values=image_values),
+            replace(audio, values=audio_values),
             image_map,
             audio_map,
         )

@@ -34,7 +34,7 @@ class SelfAttend(nn.Module):
 
 
 class Concat(nn.Module, Fusion):
-    """Self-attention over both token sets together, told apart by modality, place and time.
+    """Self-attention over both token sets together, told apart by modality, position and time.
 
     A map is the cross-modal block of the last layer's attention: of each query, what it gives to the keys of
     the other modality, divided by all that it gives to that modality, then averaged over heads. How it shares
@@ -68,15 +68,21 @@ class Concat(nn.Module, Fusion):
         self.layers = nn.ModuleList(SelfAttend(dim, heads, width) for _ in range(layers))
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
-        seen = image.values + self.place(image) + self.image_kind
-        heard = audio.values + self.place(audio) + self.audio_kind
-        n, m = seen.shape[1], heard.shape[1]
-        values, mask = torch.cat([seen, heard], 1), torch.cat([image.mask, audio.mask], 1)
+        image_values = image.values + self.place(image) + self.image_kind
+        audio_values = audio.values + self.place(audio) + self.audio_kind
+        n, m = image_values.shape[1], audio_values.shape[1]
+        values, mask = torch.cat([image_values, audio_values], 1), torch.cat([image.mask, audio.mask], 1)
         for layer in self.layers:
-            seen, heard = values.split([n, m], 1)  # as the last layer finds them
+            image_values, audio_values = values.split([n, m], 1)  # as the last layer finds them
             values = layer(values, mask)
         last = self.layers[-1]
-        image_map = softmax_over_real(last.scores(heard, seen), image.mask[:, None, None]).mean(1)
-        audio_map = softmax_over_real(last.scores(seen, heard), audio.mask[:, None, None]).mean(1)
-        seen, heard = values.split([n, m], 1)
-        return Fused(replace(image, values=seen), replace(audio, values=heard), image_map, audio_map)
+        image_map = softmax_over_real(
+            last.scores(audio_values, image_values), image.mask[:, None, None]
+        ).mean(1)
+        audio_map = softmax_over_real(
+            last.scores(image_values, audio_values), audio.mask[:, None, None]
+        ).mean(1)
+        image_values, audio_values = values.split([n, m], 1)
+        return Fused(
+            replace(image, values=image_values), replace(audio, values=audio_values), image_map, audio_map
+        )

@@ -16,8 +16,8 @@ from avalign.types import Fused, Tokens
 class GatedAttend(nn.Module):
     """One direction. asking (b, m, dim), asked (b, n, dim) -> (b, m, dim) and the map (b, m, n)
 
-    Both gates are tanh of a number that begins at 0. Attention goes by content; places are in what it brings,
-    and in what the feed-forward layer reads.
+    Both gates are tanh of a number that begins at 0. Attention goes by content; positions are in what it
+    brings, and in what the feed-forward layer reads.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
@@ -29,13 +29,13 @@ class GatedAttend(nn.Module):
         self.gate_feed = nn.Parameter(torch.zeros(1))
 
     def forward(
-        self, asking: Tokens, asked: Tokens, asking_place: Tensor, asked_place: Tensor
+        self, asking: Tokens, asked: Tokens, asking_position: Tensor, asked_position: Tensor
     ) -> tuple[Tensor, Tensor]:
         query, key = self.norm_asking(asking.values), self.norm_asked(asked.values)
         weights = softmax_over_real(self.attention.scores(query, key), asked.mask[:, None, None])
-        brought = self.attention.gather(weights, key + asked_place)
+        brought = self.attention.gather(weights, key + asked_position)
         values = asking.values + self.gate_attention.tanh() * brought
-        values = values + self.gate_feed.tanh() * self.feed(values + asking_place)
+        values = values + self.gate_feed.tanh() * self.feed(values + asking_position)
         return values, weights.mean(1)
 
 
@@ -48,8 +48,8 @@ class GatedCrossAttention(nn.Module, Fusion):
     last layer, averaged over heads.
 
     Shapes: image (b, n, dim), audio (b, m, dim) -> the same, image_map (b, m, n), audio_map (b, n, m)
-    Source: Flamingo, arXiv:2204.14198, section 2.2. There text asks and pictures answer; here each modality
-            asks the other, and tokens with a place or a time bring it along
+    Source: Flamingo, arXiv:2204.14198, section 2.2. There text asks and images answer; here each modality
+            asks the other, and tokens with a position or a time bring it along
 
     layers:  of attention, both ways each
     heads:   of each attention; they share dim
@@ -75,9 +75,9 @@ class GatedCrossAttention(nn.Module, Fusion):
         self.over_audio = nn.ModuleList(GatedAttend(dim, heads, width) for _ in range(layers))
 
     def forward(self, image: Tokens, audio: Tokens) -> Fused:
-        seen_at, heard_at = self.place(image), self.place(audio)
+        image_positions, audio_positions = self.place(image), self.place(audio)
         for over_image, over_audio in zip(self.over_image, self.over_audio, strict=True):
-            heard, image_map = over_image(audio, image, heard_at, seen_at)
-            seen, audio_map = over_audio(image, audio, seen_at, heard_at)
-            image, audio = replace(image, values=seen), replace(audio, values=heard)
+            audio_values, image_map = over_image(audio, image, audio_positions, image_positions)
+            image_values, audio_map = over_audio(image, audio, image_positions, audio_positions)
+            image, audio = replace(image, values=image_values), replace(audio, values=audio_values)
         return Fused(image, audio, image_map, audio_map)

@@ -24,8 +24,8 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(bands), persistent=False)
         self.linear = nn.Linear(axes * (2 + 2 * bands), dim)
 
-    def forward(self, where: Tensor) -> Tensor:
-        corners = where.float() / self.unit
+    def forward(self, coordinates: Tensor) -> Tensor:
+        corners = coordinates.float() / self.unit
         half = corners.shape[-1] // 2
         centre = (corners[..., :half] + corners[..., half:]) / 2
         angles = centre[..., None] * self.frequencies
@@ -36,7 +36,7 @@ class FourierEmbedding(nn.Module):
 
 
 def spans_of(tokens: Tokens) -> Tensor | None:
-    """Start and end of each token in seconds: (n, 2) of a sound, (b, n, 2) of a video, None of a still."""
+    """Start and end of each token in seconds: (n, 2) of audio, (b, n, 2) of a video, None of a still."""
     if tokens.frame_times is not None:  # a frame is a moment: a span without length
         return tokens.frame_times[..., None].expand(*tokens.frame_times.shape, 2)
     return tokens.times
@@ -59,7 +59,7 @@ class TimeEmbedding(nn.Module):
 class PositionEmbedding(nn.Module):
     """Embedding of each token's box and of its seconds, summed; zeros for what is not known of a token.
 
-    Pictures, videos and sounds share one embedding of time: the same second is the same vector.
+    Images, videos and audio share one embedding of time: the same second is the same vector.
     -> (n, dim) or (b, n, dim)
 
     seconds: length that the time features span
@@ -71,14 +71,14 @@ class PositionEmbedding(nn.Module):
         self.time = TimeEmbedding(dim, seconds=seconds)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        place: Tensor = _known(self.box, tokens.boxes, tokens) + self.time(tokens)
-        return place
+        position: Tensor = _known(self.box, tokens.boxes, tokens) + self.time(tokens)
+        return position
 
 
-def _known(place: FourierEmbedding, where: Tensor | None, tokens: Tokens) -> Tensor:
-    """The place of what has one, or else zeros that still reach the weights: several processes do not train
-    together when a step leaves some weights out."""
-    if where is None:
-        return 0.0 * place(tokens.values.new_zeros(1, 2 * place.axes))
-    found: Tensor = place(where)
+def _known(embedding: FourierEmbedding, coordinates: Tensor | None, tokens: Tokens) -> Tensor:
+    """The position where there is one, else zeros that still reach the weights: several processes do not
+    train together when a step leaves some weights out."""
+    if coordinates is None:
+        return 0.0 * embedding(tokens.values.new_zeros(1, 2 * embedding.axes))
+    found: Tensor = embedding(coordinates)
     return found

@@ -1,4 +1,4 @@
-"""What every language model does: places filled with what is seen and heard, logits, answers."""
+"""What every language model does: placeholders filled with image and audio tokens, logits, answers."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ class LanguageModel(nn.Module, interfaces.LanguageModel):
     def _fill(
         self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens
     ) -> dict[str, Tensor]:
-        """Embeddings with the places filled, and the mask and positions that go with them."""
+        """Embeddings with the placeholders filled, and the mask and positions that go with them."""
         embeddings = self.lm.get_input_embeddings()(input_ids.clamp(min=0))
         mask = attention_mask.bool()
-        for place, tokens in ((IMAGE, image), (AUDIO, audio)):
-            here = input_ids == place
+        for placeholder, tokens in ((IMAGE, image), (AUDIO, audio)):
+            here = input_ids == placeholder
             rows = here.any(1)
             values, real = tokens.values[rows].to(embeddings.dtype), tokens.mask[rows]
             if int(here.sum()) != real.numel():
+                name = "<image>" if placeholder == IMAGE else "<audio>"
                 raise ValueError(
-                    f"{'<image>' if place == IMAGE else '<audio>'} places hold {int(here.sum())} ids, the "
-                    f"encoder gave {real.numel()} tokens"
+                    f"{name} placeholders hold {int(here.sum())} ids, the encoder gave {real.numel()} tokens"
                 )
             embeddings = embeddings.masked_scatter(here[..., None], values)
             mask = mask.masked_scatter(here, real)
@@ -125,7 +125,7 @@ class LanguageModel(nn.Module, interfaces.LanguageModel):
         return {"inputs_embeds": embeddings, "attention_mask": mask.long(), "position_ids": positions}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, image: Tokens, audio: Tokens) -> Tensor:
-        """(b, t) ids with their places to fill -> (b, t, vocabulary) logits"""
+        """(b, t) ids with their placeholders to fill -> (b, t, vocabulary) logits"""
         filled = self._fill(input_ids, attention_mask, image, audio)
         if not self._slides_over(input_ids.shape[1]):
             logits: Tensor = self.lm(**filled, use_cache=False).logits

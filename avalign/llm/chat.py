@@ -1,7 +1,7 @@
 """Questions and answers as ids, in the form that a tokenizer's chat template gives them.
 
-The instruction's `<image>` and `<audio>` places become rows of IMAGE and AUDIO ids, one for every token that
-will be put there. The ids are negative, so that no tokenizer and no embedding table has to change.
+The instruction's placeholders `<image>` and `<audio>` become rows of IMAGE and AUDIO ids, one for every token
+that will be put there. The ids are negative, so that no tokenizer and no embedding table has to change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from avalign.errors import AvalignError, suggest
 
 IMAGE, AUDIO = -200, -201
-PLACES = {"<image>": IMAGE, "<audio>": AUDIO}
+PLACEHOLDERS = {"<image>": IMAGE, "<audio>": AUDIO}
 
 # The forms of models whose tokenizers come without a template, by name. Each is Jinja, as in transformers.
 _BOS = "{{ bos_token if bos_token is defined else '' }}"
@@ -41,24 +41,24 @@ TEMPLATES = {
 _SAID = "An answer, said once."  # found again in what a template makes of it
 
 
-def template_named(given: str) -> str:
+def template_named(option: str) -> str:
     """The template that an option stands for: a name of TEMPLATES, a file, or Jinja itself."""
-    if given in TEMPLATES:
-        return TEMPLATES[given]
-    if "{{" in given or "{%" in given:
-        return given
-    if Path(given).is_file():
-        return Path(given).read_text(encoding="utf-8")
+    if option in TEMPLATES:
+        return TEMPLATES[option]
+    if "{{" in option or "{%" in option:
+        return option
+    if Path(option).is_file():
+        return Path(option).read_text(encoding="utf-8")
     raise AvalignError(
-        f"model.llm.template: {given!r} is no known template, no file, and no Jinja either (that holds "
-        f"'{{{{' or '{{%').{suggest(given, TEMPLATES)}"
+        f"model.llm.template: {option!r} is no known template, no file, and no Jinja either (that holds "
+        f"'{{{{' or '{{%').{suggest(option, TEMPLATES)}"
     )
 
 
 class Chat:
     """A tokenizer and the form in which its model reads questions and writes answers.
 
-    system: what stands before the first question, where the template has a place for it
+    system: what stands before the first question, where the template has room for it
     end_id: of the token that ends an answer: the first one behind it in the template that is a single token
             by definition (<|eot_id|>, <end_of_turn>, <|im_end|>, ...), else the tokenizer's end of text
     """
@@ -69,17 +69,21 @@ class Chat:
         if tokenizer.chat_template is None:
             tokenizer.chat_template = TEMPLATES["plain"]
         self.tokenizer, self.system = tokenizer, system
-        # a copy that knows the places, so that the text around them is cut as around any special token
+        # a copy that knows the placeholders, so that the text around them is cut as around any special token
         self._reader = copy.deepcopy(tokenizer)
-        self._reader.add_tokens([AddedToken(p, special=True, normalized=False) for p in PLACES])
+        self._reader.add_tokens([AddedToken(p, special=True, normalized=False) for p in PLACEHOLDERS])
         self._fast = getattr(self._reader, "backend_tokenizer", None)  # the same ids in a third of the time
         if self._fast is not None:
             self._fast.no_truncation()
             self._fast.no_padding()
-        self._place_ids = {self._reader.convert_tokens_to_ids(place): place for place in PLACES}
-        bare, whole = (self._reader.encode("a", add_special_tokens=special) for special in (False, True))
+        self._placeholder_ids = {
+            self._reader.convert_tokens_to_ids(placeholder): placeholder for placeholder in PLACEHOLDERS
+        }
+        bare, with_special = (
+            self._reader.encode("a", add_special_tokens=special) for special in (False, True)
+        )
         own = tokenizer.bos_token_id
-        self._adds_bos = own is not None and whole[: 1 + len(bare)] == [own, *bare]
+        self._adds_bos = own is not None and with_special[: 1 + len(bare)] == [own, *bare]
         self._find_end()
 
     def render(self, instruction: str, answer: str | None = None) -> str:
@@ -88,24 +92,24 @@ class Chat:
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         text = self._apply(messages, answer is None)
-        for place in PLACES:
-            if text.count(place) != instruction.count(place):
+        for placeholder in PLACEHOLDERS:
+            if text.count(placeholder) != instruction.count(placeholder):
                 raise AvalignError(
-                    f"model.llm.template: the chat template makes {text.count(place)} of "
-                    f"{instruction.count(place)} {place} in {instruction!r}"
+                    f"model.llm.template: the chat template makes {text.count(placeholder)} of "
+                    f"{instruction.count(placeholder)} {placeholder} in {instruction!r}"
                 )
         return text
 
     def prompt_ids(self, instruction: str, image_tokens: int, audio_tokens: int) -> list[int]:
-        """Ids of a prompt, its places widened to as many ids as tokens will fill them."""
-        for place in PLACES:
-            if instruction.count(place) > 1:
-                raise ValueError(f"instruction {instruction!r} has more than one {place}")
+        """Ids of a prompt, its placeholders widened to as many ids as tokens will fill them."""
+        for placeholder in PLACEHOLDERS:
+            if instruction.count(placeholder) > 1:
+                raise ValueError(f"instruction {instruction!r} has more than one {placeholder}")
         counts = {"<image>": image_tokens, "<audio>": audio_tokens}
         ids: list[int] = []
         for i in self._encode(self.render(instruction)):
-            found = self._place_ids.get(i)
-            ids += [i] if found is None else [PLACES[found]] * counts[found]
+            found = self._placeholder_ids.get(i)
+            ids += [i] if found is None else [PLACEHOLDERS[found]] * counts[found]
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
 

@@ -27,8 +27,8 @@ class HuggingFaceLlm(LanguageModel):
                   avalign/llm/shapes.py; no tokenizer is loaded before there is text
     config:       fields of the model's configuration in place of its own, with `pretrained: false`; with
                   model_type among them, all of it
-    tokenizer:    hub id or folder, the model's own when not given; digits: one built from the source's texts,
-                  every digit a token
+    tokenizer:    hub id or folder, the model's own when not given; digits: one built from the source's
+                  corpus, every digit a token
     template:     chat template where the tokenizer has none, or another than its own: plain, vicuna, llama-2,
                   a Jinja file, or Jinja itself. Thinking is turned off where a template can
     system:       prompt, where the template takes one
@@ -45,7 +45,7 @@ class HuggingFaceLlm(LanguageModel):
 
     def __init__(
         self,
-        texts: Sequence[str] | Path,
+        corpus: Sequence[str] | Path,
         *,
         model: str = "meta-llama/Llama-2-7b-chat-hf",
         pretrained: bool = True,
@@ -68,13 +68,13 @@ class HuggingFaceLlm(LanguageModel):
             raise AvalignError(f"model.llm.dora is a way of LoRA, so it needs `tuning: lora`, not {tuning}.")
         if quantisation != "none":
             _check_quantisation(quantisation, tuning, pretrained, dora)
-        if template is not None and not isinstance(texts, Path):
+        if template is not None and not isinstance(corpus, Path):
             template = template_named(template)
-        lm = released(model, dtype, quantisation) if pretrained else _drawn(model, config, dtype)
+        lm = released(model, dtype, quantisation) if pretrained else _initialised(model, config, dtype)
         if tuning == "lora":
             lm = with_lora(lm, rank, alpha, dropout, targets, dora)
         super().__init__(lm)
-        self._tokenizer_from = (texts, model, tokenizer, template)
+        self._tokenizer_from = (corpus, model, tokenizer, template)
         self.system, self.tuning, self.quantisation = system, tuning, quantisation
         self.pretrained = pretrained and tuning != "full"
         if tuning == "frozen":
@@ -83,12 +83,12 @@ class HuggingFaceLlm(LanguageModel):
             _ = self.chat  # a tokenizer or template that will not do is named before training
 
     def load_tokenizer(self) -> Any:
-        texts, model, given, template = self._tokenizer_from
-        folder = texts if isinstance(texts, Path) else model if given is None else given
-        if isinstance(texts, Path):
-            tokenizer = saved_tokenizer(texts)
-        elif given == "digits":
-            tokenizer = digit_tokenizer(texts)
+        corpus, model, named, template = self._tokenizer_from
+        folder = corpus if isinstance(corpus, Path) else model if named is None else named
+        if isinstance(corpus, Path):
+            tokenizer = saved_tokenizer(corpus)
+        elif named == "digits":
+            tokenizer = digit_tokenizer(corpus)
         else:
             try:
                 tokenizer = tokenizer_of(folder)
@@ -101,7 +101,7 @@ class HuggingFaceLlm(LanguageModel):
                     f"`hf download {folder}`; `tokenizer: digits` needs no download). The library says: "
                     f"{first_line(error)}"
                 ) from error
-        saved = isinstance(texts, Path) and tokenizer.chat_template is not None
+        saved = isinstance(corpus, Path) and tokenizer.chat_template is not None
         if template is not None and not saved:  # a run keeps its template beside its tokenizer
             tokenizer.chat_template = template_named(template)
         if tokenizer.chat_template is None:
@@ -184,7 +184,7 @@ def _refuse_files(model: str) -> None:
         refuse_not_finite(file, read_tensors(file))
 
 
-def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
+def _initialised(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
     """The same model with random weights (none at all on the meta device)."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -215,9 +215,9 @@ def _drawn(model: str, config: dict[str, Any] | None, dtype: str) -> Any:
                 f"model.llm.config: a {kind} model has no field {unknown[0]!r}."
                 f"{suggest(unknown[0], stock.to_dict())}"
             )
-        whole = AutoConfig.for_model(kind, **fields).get_text_config()
-        chosen = (whole.dtype or "float32") if dtype == "auto" else dtype
-        lm = AutoModelForCausalLM.from_config(whole, dtype=chosen)
+        settings = AutoConfig.for_model(kind, **fields).get_text_config()
+        chosen = (settings.dtype or "float32") if dtype == "auto" else dtype
+        lm = AutoModelForCausalLM.from_config(settings, dtype=chosen)
     except (ValueError, KeyError, TypeError, ArithmeticError, StrictDataclassError) as error:
         why = " ".join(str(error).split())
         raise AvalignError(f"model.llm.config: no language model can be built from it: {why}") from error
@@ -245,16 +245,16 @@ def _greedy(lm: Any) -> Any:
 
 
 def _check_quantisation(quantisation: str, tuning: str, pretrained: bool, dora: bool) -> None:
-    where = f"model.llm.quantisation: {quantisation}"
+    option = f"model.llm.quantisation: {quantisation}"
     if tuning == "full":
-        raise AvalignError(f"{where} weights cannot learn: `tuning: full` needs `quantisation: none`.")
+        raise AvalignError(f"{option} weights cannot learn: `tuning: full` needs `quantisation: none`.")
     if not pretrained:
-        raise AvalignError(f"{where} is of released weights: it needs `pretrained: true`.")
+        raise AvalignError(f"{option} is of released weights: it needs `pretrained: true`.")
     if dora and quantisation == "8bit":  # bitsandbytes 0.50 loses the scales once peft 0.21 has read them
-        raise AvalignError(f"{where} weights do not go with `dora`: take 4bit or none.")
+        raise AvalignError(f"{option} weights do not go with `dora`: take 4bit or none.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise AvalignError(
-            f"{where} needs the package 'bitsandbytes', which is not installed: pip install bitsandbytes"
+            f"{option} needs the package 'bitsandbytes', which is not installed: pip install bitsandbytes"
         )
 
 

@@ -12,11 +12,11 @@ from pydantic import PositiveInt
 
 from avalign.config.recipe import Share
 from avalign.llm.base import LanguageModel
-from avalign.llm.chat import PLACES, TEMPLATES
+from avalign.llm.chat import PLACEHOLDERS, TEMPLATES
 from avalign.llm.tokenizer_files import saved_tokenizer
 
 
-def digit_tokenizer(texts: Sequence[str], vocabulary: int = 1024) -> Any:
+def digit_tokenizer(corpus: Sequence[str], vocabulary: int = 1024) -> Any:
     """A byte-level BPE that keeps every digit a token of its own, and loses no text.
 
     Merges stay inside words, single digits (with the point that follows one) and runs of other signs, so that
@@ -37,7 +37,7 @@ def digit_tokenizer(texts: Sequence[str], vocabulary: int = 1024) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([_without_places(text) + "\n" for text in texts], trainer)
+    tokenizer.train_from_iterator([_without_placeholders(text) + "\n" for text in corpus], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="</s>",
@@ -47,14 +47,14 @@ def digit_tokenizer(texts: Sequence[str], vocabulary: int = 1024) -> Any:
     )
 
 
-def _without_places(text: str) -> str:
-    for place in PLACES:
-        text = text.replace(place, "")
+def _without_placeholders(text: str) -> str:
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, "")
     return text
 
 
 class SmallLlama(LanguageModel):
-    """A Llama trained from scratch, with a tokenizer built from the source's texts (numbers digit by digit).
+    """A Llama trained from scratch, with a tokenizer built from the source's corpus (numbers digit by digit).
 
     hidden:    width of the model
     layers:    number of blocks
@@ -66,7 +66,7 @@ class SmallLlama(LanguageModel):
 
     def __init__(
         self,
-        texts: Sequence[str] | Path,
+        corpus: Sequence[str] | Path,
         *,
         hidden: PositiveInt = 128,
         layers: PositiveInt = 4,
@@ -79,7 +79,7 @@ class SmallLlama(LanguageModel):
 
         if hidden % heads or hidden // heads % 2:
             raise ValueError(f"hidden {hidden} is not {heads} heads of an even width each")
-        tokenizer = saved_tokenizer(texts) if isinstance(texts, Path) else digit_tokenizer(texts)
+        tokenizer = saved_tokenizer(corpus) if isinstance(corpus, Path) else digit_tokenizer(corpus)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden,

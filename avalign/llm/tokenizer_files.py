@@ -24,17 +24,17 @@ def saved_tokenizer(folder: Path) -> Any:
         raise AvalignError(f"{folder}: could not be loaded as a tokenizer: {first_line(error)}") from error
 
 
-def tokenizer_of(place: str | Path, **options: Any) -> Any:
+def tokenizer_of(name_or_folder: str | Path, **options: Any) -> Any:
     """As transformers loads it from a folder or a hub id, with its errors; AvalignError names a bad file."""
     from transformers import AutoTokenizer
 
-    folder = Path(place)
+    folder = Path(name_or_folder)
     told = json_if_there(folder / MADE_OF)
     if told is not None and not isinstance(told.get("model"), dict):
         raise AvalignError(f"{folder / MADE_OF}: is not of a tokenizer: it holds no `model`")
     for name in TOLD_IN:
         json_if_there(folder / name)
-    return AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+    return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **options)
 
 
 def first_line(error: BaseException) -> str:

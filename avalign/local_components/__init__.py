@@ -39,7 +39,7 @@ def split(name: str) -> tuple[Path, str]:
     return Path(file), class_name
 
 
-def placed(name: str, folder: Path) -> str:
+def resolved(name: str, folder: Path) -> str:
     """The same with the file's whole path: from `folder`, else from the working directory."""
     file, class_name = split(name)
     tried = [Path(os.path.normpath(base / file.expanduser())) for base in (folder.absolute(), Path.cwd())]
@@ -47,15 +47,15 @@ def placed(name: str, folder: Path) -> str:
         if path.is_file():
             return f"{path}:{class_name}" if class_name else str(path)
     beside = sorted(p.name for p in tried[0].parent.glob("*.py"))
-    where = " or ".join(dict.fromkeys(map(str, tried)))
-    raise LocalFileError(f"there is no file {where}.{suggest(file.name, beside) if beside else ''}")
+    folders = " or ".join(dict.fromkeys(map(str, tried)))
+    raise LocalFileError(f"there is no file {folders}.{suggest(file.name, beside) if beside else ''}")
 
 
 def beside(name: str, folder: Path) -> str:
     """A component's name, from `folder` on where its file lies in there: "./code/my_loss.py:MyLoss"."""
     if not is_local(name):
         return name
-    file, class_name = split(placed(name, Path()))
+    file, class_name = split(resolved(name, Path()))
     folder = folder.absolute()
     return f"./{file.relative_to(folder).as_posix()}:{class_name}" if file.is_relative_to(folder) else name
 
@@ -67,7 +67,7 @@ def digest(path: Path) -> str:
 
 def load_class(name: str) -> type[Any]:
     """The class that "path/to/file.py:Class" names, of the file as it is now."""
-    path, class_name = split(placed(name, Path()))
+    path, class_name = split(resolved(name, Path()))
     module = _load(path)
     own = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
     if not class_name:

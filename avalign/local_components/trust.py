@@ -67,17 +67,17 @@ def note(files: Iterable[Path]) -> None:
     _noted.update(new)
     if not new:
         return
-    place = _place()
-    if place is None:
+    trust_file = _trust_file()
+    if trust_file is None:
         warn("no home folder is known; later commands on this run will ask for --trust-code")
         return
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        opened = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        trust_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = os.open(trust_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with open(opened, "a", encoding="utf-8") as file:
             file.writelines(f"{sha256}  {name!a}\n" for sha256, name in new.items())
     except OSError as error:
-        warn(f"{place}: {error.strerror}; later commands on this run will ask for --trust-code")
+        warn(f"{trust_file}: {error.strerror}; later commands on this run will ask for --trust-code")
 
 
 def module_files(module: str) -> list[Path]:
@@ -97,7 +97,7 @@ def module_files(module: str) -> list[Path]:
     return files
 
 
-def _place() -> Path | None:
+def _trust_file() -> Path | None:
     """None where no home folder is known."""
     state = os.environ.get("XDG_STATE_HOME")
     try:
@@ -108,11 +108,11 @@ def _place() -> Path | None:
 
 def _known() -> set[str]:
     """What was noted, where no one else can have written it."""
-    place = _place()
-    if place is None:
+    trust_file = _trust_file()
+    if trust_file is None:
         return set(_noted)
     try:
-        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
+        with open(os.open(trust_file, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
             found = os.fstat(file.fileno())
             if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return set(_noted)

@@ -31,13 +31,13 @@ def refuse_clash(backend: str, options: Mapping[str, Any]) -> None:
         *names, last = map(repr, SOLVERS)
         raise ValueError(f"AVOpT: backend must be {', '.join(names)} or {last}, not {backend!r}")
     known = SOLVERS[backend][1]
-    given = [name for name, value in options.items() if value is not None]
-    for name in given:
+    specified = [name for name, value in options.items() if value is not None]
+    for name in specified:
         if name not in (*SHARED, *known):
             takers = " or ".join(repr(other) for other, (_, takes) in SOLVERS.items() if name in takes)
             raise ValueError(f"AVOpT: backend {backend!r} takes no {name!r}, which is for {takers}")
     needed = NEEDED.get(backend)
-    if needed is not None and needed not in given:
+    if needed is not None and needed not in specified:
         raise ValueError(f"AVOpT: backend {backend!r} needs {needed!r}")
 
 
@@ -45,8 +45,8 @@ def solver(backend: str, options: Mapping[str, Any]) -> OTBackend:
     """The solver of a name with its options, of which None is one not given. Tried on a 1 x 1 problem."""
     refuse_clash(backend, options)
     solve, known = SOLVERS[backend]
-    given = {name: value for name, value in options.items() if value is not None}
-    bound = bind(solve, **{_NAMES.get(name, name): given[name] for name in known if name in given})
+    specified = {name: value for name, value in options.items() if value is not None}
+    bound = bind(solve, **{_NAMES.get(name, name): specified[name] for name in known if name in specified})
     if backend == "sinkhorn":
         bound.keywords.pop("products", None)  # they are made before the cost is
         return bound

@@ -1,4 +1,4 @@
-"""Contrastive alignment: a picture is nearer to its own sound than to any other of the batch, and back."""
+"""Contrastive alignment: an image is nearer to its own audio than to any other of the batch, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Temperature = Annotated[float, Field(ge=LEAST, allow_inf_nan=False)]
 
 
 class Contrastive(PerSampleLoss):
-    """InfoNCE over the pairs of a batch, in both directions: images find their sounds, sounds their images.
+    """InfoNCE over the pairs of a batch, in both directions: images find their audio and audio its images.
 
         1/2 mean_i [ -log softmax_j(s(image_i, audio_j) / T)_i - log softmax_j(s(image_j, audio_i) / T)_i ]
 
@@ -36,10 +36,10 @@ class Contrastive(PerSampleLoss):
     rho_audio:         transport: the same of the audio tokens' marginal; by default inf
     temperature:       T, or where T begins
     learn_temperature: T is a weight (its logarithm is), kept at 0.01 or above
-    pairs:             "all", every sample with an image and a sound; "grounded", only those with a box:
-                       a question may be about a picture that its sound does not belong to
+    pairs:             "all", every sample with an image and audio; "grounded", only those with a box:
+                       a question may be about an image that its audio does not belong to
     false_negatives:   "keep"; "drop", samples that the data give the same class are no negatives of each
-                       other. A picture that shows the object of another's sound beside its own still is
+                       other. An image that shows the object of another's audio beside its own still is
 
     Negatives: every other pair of the batch: of all processes, which exchange features with gradient, but of
               one forward pass. So train.gradient_accumulation: k leaves each sample a k-th of the negatives,
@@ -48,7 +48,7 @@ class Contrastive(PerSampleLoss):
               has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown;
               image_weights (b, n), audio_weights (b, m), not negative, in place of uniform ones
     Returns:  (), or (b,) with reduction="none", in nats. `terms`: a LossValue; parts accuracy, the share of
-              images and sounds that find their own (nan where nothing is compared), and temperature
+              images and audio clips that find their own (nan where nothing is compared), and temperature
     Empty:    a sample that is no pair, or has no negative, adds 0; a whole batch of 1 is an error
     Processes: each returns the mean over its own samples, of which the mean over processes is the joined
               batch's loss; gathered features return their gradient to where they came from. So what

@@ -1,4 +1,4 @@
-"""The share of each token's place that the truth covers: boxes over patches, intervals over spans."""
+"""The share of each token's position that the truth covers: boxes over patches, intervals over spans."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _overlap(start: Tensor, end: Tensor, edges: Tensor) -> Tensor:
     return (torch.minimum(end[:, None], right) - torch.maximum(start[:, None], left)).clamp(min=0)
 
 
-def _share(covered: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, covered / whole.clamp(min=1e-12), 0).clamp(0, 1)
+def _share(covered: Tensor, total: Tensor) -> Tensor:
+    return torch.where(total > 0, covered / total.clamp(min=1e-12), 0).clamp(0, 1)

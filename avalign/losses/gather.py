@@ -14,7 +14,7 @@ def processes() -> int:
     return distributed.get_world_size() if set_up else 1
 
 
-def place() -> int:
+def rank() -> int:
     """Which of them this one is, from 0."""
     return distributed.get_rank() if processes() > 1 else 0
 
@@ -51,4 +51,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
-        return total.chunk(processes())[place()]
+        return total.chunk(processes())[rank()]

@@ -54,7 +54,7 @@ SUPPLIES: dict[str, Callable[[Outputs, Batch], Tensor | None]] = {
 WHY_NONE = {
     "image_map": "the fusion returned no attention map: choose a fusion that does (model.fusion: avace)",
     "audio_map": "the fusion returned no attention map: choose a fusion that does (model.fusion: avace)",
-    "patch_target": "the image tokens have no place: choose an image encoder and projector that keep it",
+    "patch_target": "the image tokens have no position: choose an image encoder and projector that keep it",
     "time_target": "the audio tokens have no time: choose an audio encoder and projector that keep it",
     "logits": "the language model was not run",
 }
@@ -148,7 +148,7 @@ class Objective(nn.Module):
 def refuse_unreachable(terms: Mapping[str, LossValue], parameters: Iterable[nn.Parameter]) -> None:
     """Raise UnreachableTerm unless every term moves some of these parameters. Run on a term's first batch.
 
-    A term that applies to no sample of the batch is not judged. The graph is kept for backward.
+    A term that applies to no sample of the batch is not checked. The graph is kept for backward.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     for label, value in terms.items():
@@ -220,10 +220,10 @@ def _note_renamed(kind: str) -> None:
 def _refuse_nonfinite(label: str, value: LossValue) -> None:
     if value.total.isfinite():
         return
-    where = ""
+    location = ""
     if value.samples is not None:
-        where = f" in row(s) {(~value.samples.isfinite()).nonzero().flatten().tolist()} of the batch"
-    raise NonFiniteTerm(f"loss {label!r} is {value.total.item()}{where}")
+        location = f" in row(s) {(~value.samples.isfinite()).nonzero().flatten().tolist()} of the batch"
+    raise NonFiniteTerm(f"loss {label!r} is {value.total.item()}{location}")
 
 
 def _patch_target(outputs: Outputs, batch: Batch) -> Tensor | None:

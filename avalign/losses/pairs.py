@@ -1,4 +1,4 @@
-"""Every image of a batch against every sound of it, over all processes: what contrastive losses compare."""
+"""Every image of a batch against every audio clip, over all processes: what contrastive losses compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avalign.losses.gather import gather, place, processes
+from avalign.losses.gather import gather, processes, rank
 from avalign.losses.similarity import (
     SIMILARITIES,
     Similarity,
@@ -21,11 +21,11 @@ from avalign.ot import marginal_from
 
 @dataclass(frozen=True)
 class Pairs:
-    """How alike the images and sounds of b samples are to those of all `total` samples, in -1..1.
+    """How alike the images and audio clips of b samples are to those of all `total` samples, in -1..1.
 
-    Shapes: forth (b, total), a sample's image with every sound; back (b, total), its sound with every image;
+    Shapes: forth (b, total), a sample's image with every audio; back (b, total), its audio with every image;
             own (b, total) bool, True where the other is the sample itself; negative (b, total) bool, True
-            where the two are of different pairs; is_pair (b,) bool, samples with an image and a sound
+            where the two are of different pairs; is_pair (b,) bool, samples with an image and audio
     """
 
     forth: Tensor
@@ -128,7 +128,7 @@ def compare(
     forth = similarity(images, clips.everywhere())
     back = forth.T if processes() == 1 else similarity(images.everywhere(), clips).T
     total = processes() * b
-    own = torch.arange(b, device=image.device)[:, None] + place() * b
+    own = torch.arange(b, device=image.device)[:, None] + rank() * b
     own = own == torch.arange(total, device=image.device)
     negative = is_pair[:, None] & gather(is_pair) & ~own
     if classes is not None:

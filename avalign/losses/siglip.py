@@ -1,4 +1,4 @@
-"""Contrastive alignment without a softmax: each pair of an image and a sound is right or wrong by itself."""
+"""Contrastive alignment without a softmax: each pair of an image and audio is right or wrong by itself."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class SigLip(PerSampleLoss):
-    """SigLIP's pairwise sigmoid loss: every image with every sound of the batch, told apart one by one.
+    """SigLIP's pairwise sigmoid loss: every image with every audio clip of the batch, told apart one by one.
 
         mean_i sum_j -log sigmoid(z_ij (s(image_i, audio_j) / T + bias)),   z_ii = 1, z_ij = -1 elsewhere
 
     similarity:      s, as for the loss contrastive, with the same epsilon, rho_image and rho_audio
     temperature:     where T begins, which is learnt (its logarithm is) and kept at 0.01 or above
     bias:            where the bias begins, which is learnt; far below 0, as nearly all pairs are wrong ones
-    pairs:           "all", every sample with an image and a sound; "grounded", only those with a box
+    pairs:           "all", every sample with an image and audio; "grounded", only those with a box
     false_negatives: "keep"; "drop", two samples that the data give the same class are not told apart
 
     Negatives: as for contrastive: of all processes, but of one forward pass. The sum grows with them
@@ -36,7 +36,7 @@ class SigLip(PerSampleLoss):
               has_image, has_audio, has_box (b,) bool; classes (b,), one number for each class, -1 unknown;
               image_weights (b, n), audio_weights (b, m), not negative, in place of uniform ones
     Returns:  (), or (b,) with reduction="none", in nats: a sample's own is half of what its image and half of
-              what its sound meets. `terms`: a LossValue; parts temperature and bias
+              what its audio meets. `terms`: a LossValue; parts temperature and bias
     Empty:    a sample that is no pair adds 0, and meets nobody
     Processes: as for contrastive
     Source:   arXiv:2303.15343, algorithm 1 (whose temperature is 1 / T here)

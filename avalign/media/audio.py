@@ -1,4 +1,4 @@
-"""Sound out of containers and compressed files, by PyAV, every sample at its time on the file's clock."""
+"""Audio out of containers and compressed files, by PyAV, every sample at its time on the file's clock."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from avalign.media.file import END_SLACK, MediaError, MediaFile, too_short
 EARLIER = (Fraction(1, 2), 2, 8)
 BACK = 1.0  # seconds by which time stamps that go back are not an overlap, but begin anew
 UNSTAMPED = ("ac3",)  # formats whose stamps FFmpeg counts from rounded lengths: they drift, and none is taken
-EXACT = (  # codecs whose sound is the same, at the same place, after a seek; and pcm_ but for OTHER_PCM
+EXACT = (  # codecs whose audio is the same, at the same position, after a seek; and pcm_ but for OTHER_PCM
     *("flac", "alac", "aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus", "libopus"),
     *("vorbis", "adpcm_ms", "adpcm_ima_wav"),
 )
 OTHER_PCM = ("pcm_dvd", "pcm_bluray")  # whose packets hold more than samples
-PLACED_BY_BYTES = ("avi", "wav", "w64")
+POSITION_BY_BYTES = ("avi", "wav", "w64")
 PAGE = 255  # packets of an Ogg page at most
 LONGEST_GAP = 3600  # seconds
 ROUNDING = 0.015  # seconds that a time stamp may be off: less than any packet that can be lost lasts
 
 
 def decode_audio(path: MediaFile, start: float, end: float | None, why_not: str) -> tuple[np.ndarray, int]:
-    """Sound from `start` to `end` seconds of the file's clock: (samples, channels) float32, and Hz.
+    """Audio from `start` to `end` seconds of the file's clock: (samples, channels) float32, and Hz.
 
     why_not: why the file is being tried as a container, said when it is none either
     """
@@ -38,16 +38,16 @@ def decode_audio(path: MediaFile, start: float, end: float | None, why_not: str)
         rate, rounded = int(stream.rate), _rounded(stream)  # of its beginning: they may change
         decoded = _from_before(container, stream, Fraction(start))
         if decoded is not None:
-            heard, _ = _part(continuous(decoded, rate, rounded, start), path, rate, start, end)
-            if heard is not None:
-                return heard, rate
+            audio, _ = _part(continuous(decoded, rate, rounded, start), path, rate, start, end)
+            if audio is not None:
+                return audio, rate
     with opened(path, why_not) as container:  # no seek leads there, or time stamps begin anew before
         stream = stream_of(container, "audio", path)
         decoded = _from_the_beginning(container, stream)
-        heard, reached = _part(continuous(decoded, rate, rounded, start), path, rate, start, end)
-        if heard is None:
+        audio, reached = _part(continuous(decoded, rate, rounded, start), path, rate, start, end)
+        if audio is None:
             raise MediaError(path, too_short(reached, start, end))
-        return heard, rate
+        return audio, rate
 
 
 def _part(
@@ -57,7 +57,7 @@ def _part(
     start: float,
     end: float | None,
 ) -> tuple[np.ndarray | None, float]:
-    """The sound from `start` to `end`, None where there is less; and when what was decoded ends, in s."""
+    """The audio from `start` to `end`, None where there is less; and when what was decoded ends, in s."""
     found, first, reached = [], round(start * rate), 0
     last = None if end is None else round(end * rate)
     if last == first:
@@ -80,7 +80,7 @@ def _part(
 def decoded_audio(
     container: Any, stream: Any, gaps: list[tuple[float, float]]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """All the sound of a container just opened, as `continuous` gives it. gaps: is given those found"""
+    """All the audio of a container just opened, as `continuous` gives it. gaps: is given those found"""
     stamped = _from_the_beginning(container, stream)
     return continuous(stamped, int(stream.rate), _rounded(stream), gaps=gaps)
 
@@ -92,7 +92,7 @@ def continuous(
     start: float = 0.0,
     gaps: list[tuple[float, float]] | None = None,
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """The sound piece by piece, from `start` seconds or before on: where a piece begins, in samples of the
+    """The audio piece by piece, from `start` seconds or before on: where a piece begins, in samples of the
     file's clock, and its samples, (samples, channels) float32.
 
     Each begins where the one before ends. There is silence before the stream begins and where time stamps
@@ -120,7 +120,7 @@ def continuous(
             if abs(lost - due) <= rounded:
                 due = lost
         if due - at > LONGEST_GAP * rate:
-            raise ValueError(f"its sound's time stamps jump from {at / rate:.2f} s to {due / rate:.2f} s")
+            raise ValueError(f"its audio's time stamps jump from {at / rate:.2f} s to {due / rate:.2f} s")
         if gaps is not None and due > at:
             gaps.append((at / rate, (due - at) / rate))
         while at < due:  # by the second, whatever is claimed
@@ -141,7 +141,7 @@ def _from_before(
         return _from_the_beginning(container, stream)
     if container.format.name in UNSTAMPED or not _exact(container, stream):
         return None
-    placed = _grid(container, stream)
+    aligned = _grid(container, stream)
     for earlier in EARLIER:
         if start <= earlier:
             break
@@ -149,7 +149,7 @@ def _from_before(
         decoded = _by_pages(container, stream, found)
         stamp, samples = next(decoded, (None, np.zeros((0, 1), np.float32)))
         if stamp is not None and stamp <= (start - EARLIER[0] / 2) * stream.rate:
-            return chain([(placed(stamp, len(samples)), samples)], decoded)
+            return chain([(aligned(stamp, len(samples)), samples)], decoded)
     return None
 
 
@@ -170,7 +170,7 @@ def _uncounted(container: Any, stream: Any) -> bool:
     every codec's. What has been decoded is counted instead."""
     if container.format.name in UNSTAMPED:
         return True
-    alone = container.format.name in PLACED_BY_BYTES or len(container.streams) == 1
+    alone = container.format.name in POSITION_BY_BYTES or len(container.streams) == 1
     return alone and not _exact(container, stream)
 
 
@@ -206,14 +206,14 @@ def _decoded(container: Any, stream: Any, frames: Iterator[Any]) -> Iterator[tup
     rate, begin = int(stream.rate), beginning(container)
     layout, kind = stream.layout, None
     convert: Any = None
-    heard, stampless = 0, _uncounted(container, stream)
+    decoded_samples, stampless = 0, _uncounted(container, stream)
     for frame in frames:
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
         if now != kind:
             yield from _held_back(convert)
             kind, convert = now, av.AudioResampler(format="fltp", layout=layout, rate=rate)
-        if stampless and (heard or container.format.name in UNSTAMPED):
-            stamp = None if heard else 0
+        if stampless and (decoded_samples or container.format.name in UNSTAMPED):
+            stamp = None if decoded_samples else 0
         else:
             stamp = None if frame.pts is None else round((frame.pts * frame.time_base - begin) * rate)
         for piece in convert.resample(frame):
@@ -221,7 +221,7 @@ def _decoded(container: Any, stream: Any, frames: Iterator[Any]) -> Iterator[tup
             if not len(samples):
                 continue
             yield stamp, samples
-            heard += len(samples)
+            decoded_samples += len(samples)
             stamp = None  # of what comes of the same frame
     yield from _held_back(convert)
 
@@ -248,15 +248,15 @@ def _grid(container: Any, stream: Any) -> Callable[[int, int], int]:
         return lambda stamp, samples: stamp
     anchor, length = first[0][0] + len(first[0][1]), len(first[1][1])
 
-    def placed(stamp: int, samples: int) -> int:
+    def aligned(stamp: int, samples: int) -> int:
         near = anchor + round((stamp + samples - anchor) / length) * length - samples
         return near if abs(near - stamp) <= slack else stamp
 
-    return placed
+    return aligned
 
 
 def audio_seconds(path: MediaFile, why_not: str) -> float:
-    """How long a file's sound lasts on the file's clock, as it decodes: headers guess, lie of files that were
+    """How long a file's audio lasts on the file's clock, as it decodes: headers guess, lie of files that were
     cut off, and count what codecs pad. why_not: as for `decode_audio`"""
     with opened(path, why_not) as container:
         stream = stream_of(container, "audio", path)

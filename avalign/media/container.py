@@ -19,9 +19,9 @@ CONTAINERS = (  # that hold their own media: a playlist (HLS, concat, SDP) would
 )
 UNKNOWN = {  # by whether FFmpeg knows the format
     True: "it is of a format that avalign does not read; docs/media.md lists those that it reads",
-    False: "it is no sound or video of a format that avalign reads, or its beginning is broken",
+    False: "it is no audio or video of a format that avalign reads, or its beginning is broken",
 }
-CUT_ANYWHERE = ("ac3", "flac", "mpeg", "mpegts")  # formats that are read from any place on
+CUT_ANYWHERE = ("ac3", "flac", "mpeg", "mpegts")  # formats that are read from any position on
 IN_ORDER = ("avi", "asf")  # formats that stamp frames in the order of decoding, none by when it is shown
 MICROSECONDS = 1_000_000  # a container's own unit of time
 
@@ -49,7 +49,7 @@ def opened(path: MediaFile, why_not: str) -> Iterator[Any]:
 
 def stream_of(container: Any, kind: str, path: MediaFile) -> Any:
     """The file's stream of a kind that players begin with: of those marked as default, or of all, the one of
-    most channels or pixels, and of equals the first. A cover picture is no video."""
+    most channels or pixels, and of equals the first. A cover image is no video."""
     import av
 
     found = [
@@ -75,7 +75,7 @@ def beginning(container: Any) -> Fraction:
 
 
 def packets_from(container: Any, stream: Any, time: Fraction) -> Iterator[Any]:
-    """What a stream holds from the last place at or before `time`, of the file's clock, that a seek leads to.
+    """What a stream holds from the last position at or before `time`, of the file's clock, that a seek finds.
 
     Where a file has no index that may be a later one, within a packet even, or none: what comes must be
     looked at.
@@ -91,7 +91,7 @@ def packets_from(container: Any, stream: Any, time: Fraction) -> Iterator[Any]:
 
 
 def frames_on(packet: Any) -> list[Any]:
-    """What the decoder gives on a packet. An empty one that has its time: the picture before stays."""
+    """What the decoder gives on a packet. An empty one that has its time: the image before stays."""
     return packet.decode() if packet.size or packet.dts is None else []
 
 
@@ -124,6 +124,6 @@ def all_frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def frames_from(container: Any, stream: Any, time: Fraction) -> Iterator[Any]:
-    """What is decoded from a place at or before `time`, of the file's clock, as `packets_from` finds it."""
+    """What is decoded from a position at or before `time`, of the file's clock, as `packets_from` finds."""
     for _, frames in decoded(packets_from(container, stream, time), sought=True):
         yield from frames

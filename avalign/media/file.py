@@ -29,7 +29,7 @@ MediaFile = str | Path | Stored
 
 
 class MediaError(AvalignError):
-    """A picture or sound that cannot be used: `file` is where, `why` is what is wrong with it."""
+    """An image or audio file that cannot be used: `file` is where, `why` is what is wrong with it."""
 
     def __init__(self, file: MediaFile, why: str) -> None:
         super().__init__(f"{file}: {why}")

@@ -1,4 +1,4 @@
-"""Pictures as they are seen, whatever pixels their files store; and boxes drawn on stored pixels."""
+"""Images as they are seen, whatever pixels their files store; and boxes drawn on stored pixels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-PICTURES = (  # none that runs programs, as EPS does
+FORMATS = (  # none that runs programs, as EPS does
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000"),
     "AVIF",
 )
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 PHOTOMETRIC = 262  # the tag of TIFF: 0 where 0 is white
 DEEP = ("PPM", "PNG", "JPEG2000")  # formats whose integers Pillow gives in the range of 16 bits
-UNREAD = {  # first bytes at their place -> the format, and what it takes
+UNREAD = {  # first bytes at their offset -> the format, and what it takes
     (4, b"ftyphei"): "HEIC, which avalign does not read: save it as JPEG or PNG",
     (4, b"ftyphev"): "HEIC, which avalign does not read: save it as JPEG or PNG",
     (4, b"ftypmif1"): "HEIF, which avalign does not read: save it as JPEG or PNG",
@@ -30,10 +30,10 @@ UNREAD = {  # first bytes at their place -> the format, and what it takes
 }
 
 
-def as_seen(stored: Image) -> np.ndarray:
+def oriented(stored: Image) -> np.ndarray:
     """(height, width, 3) uint8, upright; a ValueError where what is white cannot be told.
 
-    Of an animation or of several pages the first is the picture. 16 bits a channel keep their upper 8: white
+    Of an animation or of several pages the first is the image. 16 bits a channel keep their upper 8: white
     is 65535, also where a camera used 12 of them. Colour profiles are left alone, as by those who trained the
     public encoders.
     """
@@ -70,7 +70,7 @@ def known_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in PICTURES if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def head_of(file: str) -> bytes:
@@ -79,7 +79,7 @@ def head_of(file: str) -> bytes:
 
 
 def unread_format(head: bytes) -> str | None:
-    """What the first bytes of a picture that Pillow does not know tell of its format."""
+    """What the first bytes of an image that Pillow does not know tell of its format."""
     return next((said for (at, mark), said in UNREAD.items() if head[at:].startswith(mark)), None)
 
 
@@ -90,17 +90,17 @@ def stored_frame(file: str | Path) -> tuple[int, tuple[int, int]]:
     """
     from PIL import Image
 
-    with Image.open(file, formats=known_formats()) as picture:
-        found = picture.getexif().get(ORIENTATION, 1)
+    with Image.open(file, formats=known_formats()) as image:
+        found = image.getexif().get(ORIENTATION, 1)
         orientation = found if type(found) is int and 1 <= found <= 8 else 1
-        width, height = picture.size
-        if picture.format == "TIFF" and orientation >= 5:  # whose size Pillow tells as turned
+        width, height = image.size
+        if image.format == "TIFF" and orientation >= 5:  # whose size Pillow tells as turned
             width, height = height, width
     return orientation, (width, height)
 
 
 def turned(box: Box, orientation: int) -> Box:
-    """A box in 0..1 of the stored pixels -> in 0..1 of the picture as it is seen."""
+    """A box in 0..1 of the stored pixels -> in 0..1 of the image as it is seen."""
     x0, y0, x1, y1 = box
     return {
         1: (x0, y0, x1, y1),

@@ -31,7 +31,7 @@ class Page(NamedTuple):
 def beginnings(content: Content) -> tuple[int, ...]:
     """Where, in bytes, the streams of an Ogg file begin that follow each other; () for other files.
 
-    Streams that lie side by side, as sound and video do, have their first pages side by side: they count
+    Streams that lie side by side, as audio and video do, have their first pages side by side: they count
     as one.
     """
     if content[:4] != MARK:

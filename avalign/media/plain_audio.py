@@ -1,4 +1,4 @@
-"""Sound of files that soundfile reads to the sample: WAV, FLAC, AIFF, Ogg and their kin.
+"""Audio of files that soundfile reads to the sample: WAV, FLAC, AIFF, Ogg and their kin.
 
 Not MP3: its length is guessed there, wrongly where rates vary or the file was cut. Of Ogg files that were
 put one behind the other, as web radio records them, soundfile reads the first: each is read by itself here.
@@ -26,7 +26,7 @@ BROKEN = (ValueError, OverflowError, MemoryError, RuntimeError)  # of headers th
 UNKNOWN = 1 << 40  # frames: a FLAC stream that does not say how many it has says more
 BLOCK = 1 << 20  # numbers that are read at a time
 ELSEWHERE = "cannot be decoded as audio"  # by soundfile alone
-SOUGHT = (  # subtypes whose sound is the same after a seek
+SOUGHT = (  # subtypes whose audio is the same after a seek
     *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
     *("IMA_ADPCM", "MS_ADPCM", "OPUS", "ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"),
 )
@@ -44,7 +44,7 @@ def read_plain(path: MediaFile, start: float, end: float | None) -> tuple[np.nda
                 return ELSEWHERE
             rate = int(files[0].samplerate)
             if any(file.samplerate != rate or file.channels != files[0].channels for file in files):
-                raise MediaError(path, "holds sounds of different rates or channels one behind the other")
+                raise MediaError(path, "holds audio of different rates or channels one behind the other")
             frames = sum(file.frames for file in files)
             first, last = round(start * rate), frames if end is None else round(end * rate)
             if (first and first >= frames) or last > frames + END_SLACK * rate:

@@ -1,4 +1,4 @@
-"""Reading pictures and sounds from files, with errors that name the file and what is wrong with it."""
+"""Reading images and audio clips from files, with errors that name the file and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from avalign.errors import AvalignError
 from avalign.media.audio import audio_seconds, decode_audio
 from avalign.media.file import MediaError, MediaFile, check_audio, must_be_a_file, openable, read_once
-from avalign.media.image import as_seen, head_of, known_formats, unread_format
+from avalign.media.image import head_of, known_formats, oriented, unread_format
 from avalign.media.plain_audio import plain_seconds, read_plain
 from avalign.media.video import decode_frames
 
@@ -19,10 +19,10 @@ LONGEST = 1e9  # seconds, 30 years: containers count further in no unit of their
 
 
 def read_image(path: MediaFile) -> np.ndarray:
-    """The picture as it is meant to be seen: (height, width, 3) uint8, EXIF rotation applied.
+    """The image as it is meant to be seen: (height, width, 3) uint8, EXIF rotation applied.
 
     Greyscale, 16 bits, palette, CMYK and LAB become RGB; transparent pixels are laid over black; of an
-    animation the first frame is taken. A file that is missing, empty, truncated, not a picture, or of numbers
+    animation the first frame is taken. A file that is missing, empty, truncated, not an image, or of numbers
     without a known white (floats, 32-bit integers) raises MediaError.
     """
     from PIL import Image, UnidentifiedImageError
@@ -33,28 +33,28 @@ def read_image(path: MediaFile) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=known_formats()) as stored:
-                return as_seen(stored)
+                return oriented(stored)
     except MediaError:  # of the file that this one lies in
         raise
     except UnidentifiedImageError:
         told = unread_format(source.getvalue() if isinstance(source, BytesIO) else head_of(source))
-        why = f"is a picture in {told}" if told else "is not a picture that Pillow can read"
+        why = f"is an image in {told}" if told else "is not an image that Pillow can read"
         raise MediaError(path, why) from None
     except Exception as error:  # of decoders, on broken files: struct.error, KeyError, ... by the format
-        raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
+        raise MediaError(path, f"cannot be decoded as an image: {error}") from error
 
 
 def read_audio(path: MediaFile, start: float = 0.0, end: float | None = None) -> tuple[np.ndarray, int]:
-    """The sound mixed down to one channel, (samples,) float32, and its rate in Hz.
+    """The audio mixed down to one channel, (samples,) float32, and its rate in Hz.
 
     One channel is the plain mean over all, low frequencies' included; nothing is clipped, so that float
     samples beyond 1 stay.
 
-    start, end: the part that is meant, in seconds of the file's clock; to the sound's end when not given
+    start, end: the part that is meant, in seconds of the file's clock; to the audio's end when not given
 
-    All streams of a file share its clock: where sound begins after a video's first frame, or packets were
+    All streams of a file share its clock: where audio begins after a video's first frame, or packets were
     lost, there is silence. What soundfile reads to the sample goes through it; MP3, whose length it guesses,
-    and what it cannot read (the sound of a video, m4a, opus in webm) through PyAV. A file that is missing,
+    and what it cannot read (the audio of a video, m4a, opus in webm) through PyAV. A file that is missing,
     empty, not audio, without samples, shorter than the part that is meant, or with NaN or infinite samples
     raises MediaError; a start or end that no file can have, AvalignError. Nothing is resampled here: see
     avalign.media.resample.
@@ -79,7 +79,7 @@ def read_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
 
 
 def seconds_of(path: MediaFile) -> float:
-    """How long a sound lasts on its file's clock; little of it is decoded. MediaError as `read_audio`'s."""
+    """How long audio lasts on its file's clock; little of it is decoded. MediaError as `read_audio`'s."""
     must_be_a_file(path)
     path = read_once(path)
     found = plain_seconds(path)

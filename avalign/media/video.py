@@ -28,11 +28,11 @@ def decode_frames(path: MediaFile, times: Sequence[float]) -> np.ndarray:
     with opened(path, "cannot be decoded as a video") as container:
         stream = stream_of(container, "video", path)
         delay = _delay(container, stream)
-        seen = (_seen_at(container, stream, Fraction(time), delay, path) for time in times)
-        return np.stack([upright(frame) for frame in seen])
+        frames = (_frame_at(container, stream, Fraction(time), delay, path) for time in times)
+        return np.stack([upright(frame) for frame in frames])
 
 
-def _seen_at(container: Any, stream: Any, time: Fraction, delay: int | None, path: MediaFile) -> Any:
+def _frame_at(container: Any, stream: Any, time: Fraction, delay: int | None, path: MediaFile) -> Any:
     """A seek leads to a key frame, without an index perhaps to a later one: then it is begun earlier, and at
     last the file is read from its first packet on."""
     for earlier in EARLIER:
@@ -153,11 +153,11 @@ def _end(path: MediaFile) -> Fraction:
 def upright(frame: Any) -> np.ndarray:
     """The frame as it is meant to be seen, (h, w, 3) uint8: phones store it turned, or as in a mirror, and a
     matrix beside it that puts a stored pixel, (x, y) from the top left, at (a x + c y, b x + d y)."""
-    picture = frame.to_ndarray(format="rgb24")
+    pixels = frame.to_ndarray(format="rgb24")
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return picture
+        return pixels
     (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).astype(float)
     if abs(a) + abs(d) < abs(b) + abs(c):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -20,7 +20,7 @@ from avalign.system.cache import cache_folder
 
 
 def _make(kind: str, path: str, component: Component, *wired: Any) -> Any:
-    """One component, its options by name; what it refuses is reported at its place in the recipe."""
+    """One component, its options by name; what it refuses is reported at its location in the recipe."""
     try:
         made = registry.load(kind, component.name)(*wired, **component.options)
     except (ValueError, TypeError) as error:
@@ -49,15 +49,15 @@ def build_source(recipe: Recipe) -> Source:
     return source
 
 
-def build_model(recipe: Recipe, texts: Sequence[str] | Path) -> AudioVisualLM:
+def build_model(recipe: Recipe, corpus: Sequence[str] | Path) -> AudioVisualLM:
     """The model as it is before training.
 
-    texts: what a tokenizer is built from, if the language model builds its own; or the folder of one
+    corpus: what a tokenizer is built from, if the language model builds its own; or the folder of one
     """
     parts = recipe.model
     image = _make("image_encoder", "model.image_encoder", parts.image_encoder)
     audio = _make("audio_encoder", "model.audio_encoder", parts.audio_encoder)
-    llm = _make("llm", "model.llm", parts.llm, texts)
+    llm = _make("llm", "model.llm", parts.llm, corpus)
     width = parts.width
 
     def projector(name: str, dim_in: int, dim_out: int) -> Any:

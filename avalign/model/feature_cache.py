@@ -1,4 +1,4 @@
-"""What frozen encoders made of media, kept on disk: each picture and sound is encoded once."""
+"""What frozen encoders made of media, saved on disk: each image and audio clip is encoded once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from avalign.errors import AvalignError
 from avalign.system.atomic_write import share, unfinished
-from avalign.system.cache import keeping
+from avalign.system.cache import saving
 from avalign.system.terminal import tell
 from avalign.types import Tokens
 
-PLACES = ("boxes", "times")  # of an entry: what else Tokens know that is the same for every sample
+POSITIONS = ("boxes", "times")  # of an entry: what else Tokens know that is the same for every sample
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass
 class Counts:
-    """Inputs read from disk, and computed: then kept, or not kept as the folder was full."""
+    """Inputs read from disk, and computed: then saved, or not saved as the folder was full."""
 
     read: int = 0
-    kept: int = 0
-    not_kept: int = 0
+    saved: int = 0
+    not_saved: int = 0
     damaged: list[str] = field(default_factory=list)  # files that could not be read; computed anew
 
 
@@ -38,9 +38,9 @@ class FeatureCache:
     So any change of media, preprocessing, encoder, weights or precision is another entry; nothing has to be
     told that it is out of date. (Weights changed through `.data`, behind autograd's back, are not noticed.)
     An encoder with a weight that learns is never cached. Several processes may share a folder: entries are
-    written whole, and all would write the same.
+    written atomically, and all would write the same.
 
-    folder:  where entries are kept, one file an input
+    folder:  where entries are saved, one file an input
     dtype:   "float32", exact, or "float16", half the size; a first use gives the same as later ones
     most:    bytes; when the folder holds more, nothing is added
     options: by part, what else than its weights decides what an encoder does (its name, its options)
@@ -62,20 +62,20 @@ class FeatureCache:
             found: Tokens = encoder(*inputs)
             return found
         version = self._version(part, encoder, inputs[0].device.type)
-        files = [self._file(version, [whole[i] for whole in inputs]) for i in range(len(inputs[0]))]
+        files = [self._file(version, [batch[i] for batch in inputs]) for i in range(len(inputs[0]))]
         entries = [self._read(file) for file in files]
         lacking = [i for i, entry in enumerate(entries) if entry is None]
         if lacking:
             with torch.no_grad():
-                made = encoder(*(whole[lacking] for whole in inputs))
-            for place, i in enumerate(lacking):
-                entries[i] = self._keep(files[i], part, made, place)
-        whole = [entry for entry in entries if entry is not None]
+                made = encoder(*(batch[lacking] for batch in inputs))
+            for index, i in enumerate(lacking):
+                entries[i] = self._save(files[i], part, made, index)
+        complete = [entry for entry in entries if entry is not None]
         device = inputs[0].device
-        values = torch.stack([entry["values"] for entry in whole]).to(device, whole[0]["like"].dtype)
-        mask = torch.stack([entry["mask"] for entry in whole]).to(device)
-        places = {name: whole[0][name].to(device) for name in PLACES if name in whole[0]}
-        return Tokens(values, mask, boxes=places.get("boxes"), times=places.get("times"))
+        values = torch.stack([entry["values"] for entry in complete]).to(device, complete[0]["like"].dtype)
+        mask = torch.stack([entry["mask"] for entry in complete]).to(device)
+        positions = {name: complete[0][name].to(device) for name in POSITIONS if name in complete[0]}
+        return Tokens(values, mask, boxes=positions.get("boxes"), times=positions.get("times"))
 
     def _version(self, part: str, encoder: nn.Module, device: str) -> bytes:
         """A hash of all that decides what the encoder does, made again when a weight has changed."""
@@ -110,43 +110,43 @@ class FeatureCache:
             return None
         self.counts.read += 1
         if "where" in entry:  # of an entry of before they had two names
-            place = entry.pop("where")
-            entry["boxes" if place.shape[1] == 4 else "times"] = place
+            position = entry.pop("where")
+            entry["boxes" if position.shape[1] == 4 else "times"] = position
         return entry
 
-    def _keep(self, file: Path, part: str, made: Tokens, place: int) -> dict[str, Tensor]:
-        values = made.values[place].cpu()
-        entry = {"values": values.to(self.dtype), "mask": made.mask[place].cpu(), "like": values.new_empty(0)}
+    def _save(self, file: Path, part: str, made: Tokens, index: int) -> dict[str, Tensor]:
+        values = made.values[index].cpu()
+        entry = {"values": values.to(self.dtype), "mask": made.mask[index].cpu(), "like": values.new_empty(0)}
         if values.isfinite().all() and not entry["values"].isfinite().all():
             raise AvalignError(
                 f"{part}: a feature of {values.abs().max():g} is beyond float16: set data.features=float32"
             )
-        for name, known in zip(PLACES, (made.boxes, made.times), strict=True):
+        for name, known in zip(POSITIONS, (made.boxes, made.times), strict=True):
             if known is not None:
                 entry[name] = known.cpu().contiguous()
         if self._size is None:
-            self._size = sum(kept.stat().st_size for kept in self.folder.glob("*/*.safetensors"))
+            self._size = sum(saved.stat().st_size for saved in self.folder.glob("*/*.safetensors"))
         if self._size >= self.most:
-            self.counts.not_kept += 1
+            self.counts.not_saved += 1
             return entry
         with (
-            keeping(file),
+            saving(file),
             unfinished(file, sync=False) as beside,
         ):  # a file cut short by a power cut is found when read
             save_file(entry, beside)
             share(beside.parent, [beside])
             self._size += beside.stat().st_size
-        self.counts.kept += 1
+        self.counts.saved += 1
         return entry
 
     def tell(self) -> None:
-        """Say on stderr what was read and kept since the last time."""
+        """Say on stderr what was read and saved since the last time."""
         c = self.counts
-        if c.read or c.kept or c.not_kept:
-            full = f", {c.not_kept} computed and not kept: full (data.features_gib)" if c.not_kept else ""
+        if c.read or c.saved or c.not_saved:
+            full = f", {c.not_saved} computed and not kept: full (data.features_gib)" if c.not_saved else ""
             damaged = f", {len(c.damaged)} damaged: {c.damaged[0]} ..." if c.damaged else ""
             tell(
-                f"features: {c.read} read, {c.kept} computed and kept in {self.folder}{full}{damaged}",
+                f"features: {c.read} read, {c.saved} computed and kept in {self.folder}{full}{damaged}",
                 err=True,
             )
         self.counts = Counts()

@@ -50,10 +50,10 @@ CONNECTOR_WANTS = ("instruction", "vocabulary")
 class Explanation:
     """An answer with what the model attended to.
 
-    Shapes: image_map (rows, columns), attention over the picture, averaged over the audio tokens, or None;
-            audio_map (m,), attention over the sound, averaged over the patches, or None; audio_times (m, 2) s
+    Shapes: image_map (rows, columns), attention over the image, averaged over the audio tokens, or None;
+            audio_map (m,), attention over the audio, averaged over the patches, or None; audio_times (m, 2) s
 
-    The image_map of a video is summed over its frames: like a picture's, it sums to 1.
+    The image_map of a video is summed over its frames: like an image's, it sums to 1.
     """
 
     answer: str
@@ -94,7 +94,7 @@ class AudioVisualLM(nn.Module):
         self.llm = llm
         self.max_new_tokens = max_new_tokens
         self.frames = frames
-        self.features: FeatureCache | None = None  # where tokens of frozen encoders are kept, if they are
+        self.features: FeatureCache | None = None  # where tokens of frozen encoders are saved, if they are
         for part, interface in _OFFER.items():
             try:
                 completed(getattr(self, part), interface)
@@ -148,7 +148,7 @@ class AudioVisualLM(nn.Module):
         return tokens
 
     def _look(self, batch: Batch) -> Tokens:
-        """The image encoder's tokens: of the picture, or of all frames, frame by frame."""
+        """The image encoder's tokens: of the image, or of all frames, frame by frame."""
         if self.frames == 1:
             return self._encoded("image_encoder", batch.image)
         if batch.frame_mask is None or batch.frame_seconds is None:
@@ -173,13 +173,13 @@ class AudioVisualLM(nn.Module):
         """Fused tokens as the language model takes them."""
         connectors = (self.image_connector, self.audio_connector)
         wanted = {name for connector in connectors for name in connector.wants}
-        given: dict[str, Tokens | Tensor] = {}
+        inputs: dict[str, Tokens | Tensor] = {}
         if "instruction" in wanted:
-            given["instruction"] = self.llm.instruction(batch.input_ids, batch.attention_mask, batch.labels)
+            inputs["instruction"] = self.llm.instruction(batch.input_ids, batch.attention_mask, batch.labels)
         if "vocabulary" in wanted:
-            given["vocabulary"] = self.llm.vocabulary()
+            inputs["vocabulary"] = self.llm.vocabulary()
         image, audio = (
-            connector(tokens, **{name: given[name] for name in connector.wants})
+            connector(tokens, **{name: inputs[name] for name in connector.wants})
             for connector, tokens in zip(connectors, (fused.image, fused.audio), strict=True)
         )
         return image, audio
@@ -225,20 +225,20 @@ class AudioVisualLM(nn.Module):
         *,
         frame_times: Sequence[float] = (),
     ) -> str:
-        """Answer a question about a picture (h, w, 3) uint8 and a sound ((samples,) float32, rate in Hz).
+        """Answer a question about an image (h, w, 3) uint8 and audio ((samples,) float32, rate in Hz).
 
         image: or the frames of a video (k, h, w, 3), seen at frame_times (k,) in seconds
         """
-        places = "".join(
-            place
-            for place, media in (("<image>", image), ("<audio>", audio))
-            if media is not None and place not in text
+        placeholders = "".join(
+            placeholder
+            for placeholder, media in (("<image>", image), ("<audio>", audio))
+            if media is not None and placeholder not in text
         )
         wave, rate = (None, 16_000) if audio is None else audio
         sample = Sample(
             "question",
             "avqa",
-            places + text,
+            placeholders + text,
             "",
             image=image,
             frame_times=tuple(frame_times),
@@ -253,12 +253,12 @@ class AudioVisualLM(nn.Module):
         try:
             batch = self.collator().prompts(samples, self.max_new_tokens).to(self.device)
             _, _, fused = self.encode(batch)
-            texts = self.llm.generate(
+            answers = self.llm.generate(
                 batch.input_ids, batch.attention_mask, *self.connect(fused, batch), self.max_new_tokens
             )
         finally:
             self.train(training)
-        return texts, fused
+        return answers, fused
 
     # what learns
 
@@ -282,7 +282,7 @@ class AudioVisualLM(nn.Module):
     def own_weights(self, trained: Collection[str]) -> dict[str, Tensor]:
         """All that cannot be had elsewhere: not the stock weights of parts that no stage trained."""
         own: dict[str, Tensor] = {}
-        seen: set[int] = set()  # tied weights are kept once
+        seen: set[int] = set()  # tied weights are saved once
         for name, weight in self.state_dict().items():
             part = getattr(self, name.partition(".")[0])
             if part.pretrained and (part is self.llm or name.partition(".")[0] not in trained):
@@ -328,7 +328,7 @@ class AudioVisualLM(nn.Module):
 
 
 def _hide(tokens: Tokens, present: Tensor) -> Tokens:
-    """Mask all tokens of samples whose picture or sound is absent."""
+    """Mask all tokens of samples whose image or audio is absent."""
     return replace(tokens, mask=tokens.mask & present[:, None])
 
 
@@ -347,12 +347,12 @@ def _check_wants(model: AudioVisualLM) -> None:
                 raise AvalignError(f"{wants}.{suggest(want, CONNECTOR_WANTS)}")
 
 
-def _image_map(fused: Fused, place: int) -> np.ndarray | None:
-    """Attention over sample `place`'s picture, (rows, columns); None where its patches are no square."""
+def _image_map(fused: Fused, index: int) -> np.ndarray | None:
+    """Attention over sample `index`'s image, (rows, columns); None where its patches are no square."""
     if fused.image_map is None or fused.image.boxes is None:
         return None
-    real = fused.audio.mask[place]
-    frames = fused.image_map[place][real].mean(0).view(fused.image.frames, -1)
+    real = fused.audio.mask[index]
+    frames = fused.image_map[index][real].mean(0).view(fused.image.frames, -1)
     mean: np.ndarray = frames.sum(0).float().cpu().numpy()
     side = round(len(mean) ** 0.5)
     return mean.reshape(side, side) if side * side == len(mean) else None

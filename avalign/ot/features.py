@@ -144,7 +144,7 @@ class _Solve:
             solution = triton_sinkhorn.forward(
                 x, y, a, b, init,
                 epsilon=self.epsilon, iterations=self.iterations, tolerance=self.tolerance,
-                place=tier_of(self.engine), synchronize=may_synchronize(x),
+                tier_name=tier_of(self.engine), synchronize=may_synchronize(x),
             )  # fmt: skip
             return solution, None
         if self.engine == "c++":

@@ -183,8 +183,8 @@ def _window(
     new = [kernel.phi + p, kernel.psi + q, kernel.psi + next_q, error]
     if (out := worst > MOST_SCALING).any():
         again = _log_window(cost[out], a[out], b[out], phi[out], psi[out], relaxation[out], count)
-        for place, right in zip(new, again, strict=True):
-            place[out] = right
+        for tensor, right in zip(new, again, strict=True):
+            tensor[out] = right
         kernel.put(out, _Kernel.at(cost[out], again[0], again[2]))
     return new[0], new[1], new[2], new[3]
 

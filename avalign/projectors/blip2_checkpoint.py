@@ -11,7 +11,7 @@ from torch import Tensor
 from avalign.errors import AvalignError
 from avalign.system.json_file import read_json
 
-WHOLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # the two models' names for the norm of queries and text
 RENAMED = {"embeddings.layernorm.": "layernorm."}
 # a word table: our instruction comes embedded, by the LLM
@@ -103,10 +103,10 @@ def _files(folder: Path) -> list[Path]:
         if not isinstance(shards, dict):
             raise AvalignError(f"{folder / INDEX}: has no weight_map.")
         return sorted({folder / str(file) for name, file in shards.items() if _is_ours(name)})
-    if (folder / WHOLE).is_file():
-        return [folder / WHOLE]
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
     raise AvalignError(
-        f"{folder}: holds no {WHOLE} or {INDEX}. Only safetensors are read, others can run code."
+        f"{folder}: holds no {WEIGHTS} or {INDEX}. Only safetensors are read, others can run code."
     )
 
 

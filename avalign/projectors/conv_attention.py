@@ -24,7 +24,7 @@ class ConvAttention(nn.Module, Connector):
     Source: Macaw-LLM, arXiv:2306.09093, section 3.2. Dividing the keys is this library's
 
     A token that comes out is real if one of the `stride` that it stands for is. Of a sound it keeps their
-    span; of a picture it has no place, and a video is read as one sequence.
+    span; of an image it has no position, and a video is read as one sequence.
 
     stride: tokens that become one
     kernel: tokens that the convolution sees for it, `stride` or more

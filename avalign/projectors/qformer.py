@@ -22,7 +22,7 @@ class QFormer(nn.Module, Projector):
 
     (b, n, dim_in) -> (b, windows * queries, dim_out). The transformer is transformers' own Blip2QFormerModel;
     before it stands a norm (BLIP-2's vision tower ends in one), after it one linear map. As in BLIP-2, the
-    place of tokens is not told: an image encoder's tokens hold their own. What comes out is masked where a
+    position of tokens is not told: an image encoder's tokens hold their own. What comes out is masked where a
     window has no real token.
 
     Source: BLIP-2, arXiv:2301.12597; instruction: InstructBLIP, arXiv:2305.06500, X-InstructBLIP,
@@ -36,11 +36,11 @@ class QFormer(nn.Module, Projector):
     heads:       of each attention; they share `hidden`
     cross_every: the first layer reads the tokens, and every so manyth after it
     instruction: whether the prompt's text joins the queries' self-attention; for connectors only
-    time_aware:  whether the seconds of frames or of sounds are added to the tokens
+    time_aware:  whether the seconds of frames or of audio clips are added to the tokens
     seconds:     length that the time features span
     window:      steps that a set of queries sees; all when not given
     stride:      steps from one window to the next; `window` when not given
-    steps:       what window and stride count: frames (a still is one), or tokens (of a sound)
+    steps:       what window and stride count: frames (a still is one), or tokens (of audio)
     dropout:     inside the transformer (BLIP-2 was trained with 0.1)
     init:        folder (config.json, safetensors) or .safetensors file of a BLIP-2 or InstructBLIP in
                  transformers' format: its Q-Former, queries and positions are loaded, and its other parts are
@@ -137,31 +137,31 @@ class QFormer(nn.Module, Projector):
             values = values + self.time(tokens)
         index, inside = self._index(tokens)
         windows = len(index)
-        seen = values[:, index].flatten(0, 1)  # (b * windows, tokens of one, width)
+        windowed = values[:, index].flatten(0, 1)  # (b * windows, tokens of one, width)
         real = (tokens.mask[:, index] & inside).flatten(0, 1)
-        found = self._ask(seen, real, self._text(instruction, windows))
+        found = self._ask(windowed, real, self._text(instruction, windows))
         count = len(self.queries)
         mask = real.any(1).unflatten(0, (-1, windows)).repeat_interleave(count, 1)
-        times, seen = self._times(tokens, index, inside) if self.window is not None else (None, None)
+        times, frame_times = self._times(tokens, index, inside) if self.window is not None else (None, None)
         out = self.out(found).unflatten(0, (-1, windows)).flatten(1, 2)
-        return Tokens(out, mask, times=times, frame_times=seen)
+        return Tokens(out, mask, times=times, frame_times=frame_times)
 
-    def _ask(self, seen: Tensor, real: Tensor, text: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _ask(self, tokens: Tensor, real: Tensor, text: tuple[Tensor, Tensor] | None) -> Tensor:
         """The queries after all layers. (b, n, width), (b, n) -> (b, queries, hidden)"""
-        asking = self.queries.expand(len(seen), -1, -1)
-        count, heard = asking.shape[1], None
+        asking = self.queries.expand(len(tokens), -1, -1)
+        count, query_mask = asking.shape[1], None
         if text is not None:
             words, spoken = text
             asking = torch.cat([asking, words], 1)
-            heard = torch.cat([spoken.new_ones(len(seen), count), spoken], 1)[:, None, None]
+            query_mask = torch.cat([spoken.new_ones(len(tokens), count), spoken], 1)[:, None, None]
         some = real.any(1, keepdim=True)
         # Not the model's own forward: it shapes the mask of the tokens for queries and text together, and
         # only the queries read tokens.
         asking = self.qformer.dropout(self.qformer.layernorm(asking))
         found: Tensor = self.qformer.encoder(
             asking,
-            attention_mask=heard,
-            encoder_hidden_states=seen,
+            attention_mask=query_mask,
+            encoder_hidden_states=tokens,
             encoder_attention_mask=(real | ~some)[:, None, None],  # a row without a key has no softmax
             query_length=count,
         ).last_hidden_state
@@ -189,7 +189,7 @@ class QFormer(nn.Module, Projector):
         """Which tokens each window sees, and which of them are inside the sequence. -> (windows, k) twice"""
         n, device = tokens.values.shape[1], tokens.values.device
         if self.window is not None and self.steps == "frames" and tokens.times is not None:
-            raise ValueError("projector 'qformer': a sound has no frames for its window: set steps: tokens")
+            raise ValueError("projector 'qformer': audio has no frames for its window: set steps: tokens")
         steps = n if self.steps == "tokens" else tokens.frames
         each, length = n // steps, steps if self.window is None else min(self.window, steps)
         starts = torch.arange(self._windows(steps), device=device) * (self.stride or 0)
@@ -198,7 +198,7 @@ class QFormer(nn.Module, Projector):
         return index, (at < steps).repeat_interleave(each, 1)
 
     def _times(self, tokens: Tokens, index: Tensor, inside: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The span of each window of a sound (windows * queries, 2), the mean time of each window's real
+        """The span of each window of audio (windows * queries, 2), the mean time of each window's real
         frames (b, windows * queries)."""
         count, times = len(self.queries), tokens.times
         if tokens.frame_times is not None:

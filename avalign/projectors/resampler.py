@@ -31,9 +31,9 @@ class ResamplerLayer(nn.Module):
 class Resampler(nn.Module, Projector):
     """`queries` learnt latents that attend to the tokens and to each other, layer by layer.
 
-    (b, n, dim_in) -> (b, queries, dim_out). Place and time are added to the tokens that have them (Flamingo
+    (b, n, dim_in) -> (b, queries, dim_out). Position and time are added to tokens that have them (Flamingo
     has time only); tokens without either are an unordered set. All frames of a video are read at once. What
-    comes out has no place, and is masked where a sample has no real token.
+    comes out has no position, and is masked where a sample has no real token.
 
     Source: Flamingo, arXiv:2204.14198, section 2.1 and appendix A.1.1 (64 latents, 6 layers)
 
@@ -63,7 +63,7 @@ class Resampler(nn.Module, Projector):
                 raise ValueError(f"{name} is {count}: at least one is needed")
         width = dim_in if hidden is None else hidden
         self.read = nn.Identity() if width == dim_in else nn.Linear(dim_in, width)
-        self.norm = nn.LayerNorm(width)  # so that places are as large beside any encoder's tokens
+        self.norm = nn.LayerNorm(width)  # so that positions are as large beside any encoder's tokens
         self.place = PositionEmbedding(width, seconds=seconds)
         self.latents = nn.Parameter(torch.randn(queries, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads) for _ in range(layers))

@@ -12,14 +12,14 @@ from avalign.report.ticks import ticks
 # ---- what was logged, over steps ----
 
 
-def curves(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def metric_curves(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One plot for every logged number, over steps counted through all stages; stages are shaded and named.
 
     log: {"stage", "step", name: number, ...} a line. Of a step logged twice (after a resume) the last counts.
     """
     lines = _in_order(log)
     names = list(
-        dict.fromkeys(key for _, _, line in lines for key, value in line.items() if _is_curve(key, value))
+        dict.fromkeys(key for _, _, line in lines for key, value in line.items() if _is_metric(key, value))
     )
     names.sort(
         key=lambda name: ("loss", "learning_rate").index(name) * 2 if name in ("loss", "learning_rate") else 1
@@ -32,10 +32,10 @@ def curves(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             stages.append((stage, stages[-1][2] if stages else 0, x))
     plots = []
     for name in names:
-        points = [(x, float(line[name])) for x, _, line in lines if _is_curve(name, line.get(name))]
+        points = [(x, float(line[name])) for x, _, line in lines if _is_metric(name, line.get(name))]
         points = [(x, y) for x, y in points if math.isfinite(y)]
         if points:
-            plots.append(_curve(name, points, stages))
+            plots.append(_metric_curve(name, points, stages))
     return plots
 
 
@@ -56,11 +56,11 @@ def _first(log: Sequence[dict[str, Any]], stage: str) -> int:
     return next(i for i, line in enumerate(log) if str(line.get("stage", "")) == stage)
 
 
-def _is_curve(key: str, value: Any) -> bool:
+def _is_metric(key: str, value: Any) -> bool:
     return key not in ("stage", "step") and isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _curve(
+def _metric_curve(
     name: str, points: Sequence[tuple[int, float]], stages: Sequence[tuple[str, int, int]]
 ) -> dict[str, Any]:
     width, height, left, right, top, bottom = 340, 160, 44, 334, 18, 140

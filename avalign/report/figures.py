@@ -1,4 +1,4 @@
-"""One question as a picture: boxes on the image, attention over it, and the spectrogram with its intervals.
+"""One question as a figure: boxes on the image, attention over it, and the spectrogram with its intervals.
 
 Colours are of Okabe and Ito's set, told apart by any eye: what was answered is blue and solid, the truth
 orange and dashed, what the question named (fact checking) green and dotted.
@@ -30,7 +30,7 @@ INK, FAINT = "#222222", "#777777"
 FLOOR_DB = -70.0  # of the spectrogram, below its loudest point
 LOWEST_HZ = 60.0
 WIDTH, LEFT, RIGHT, GAP = 8.0, 0.75, 0.2, 0.25  # inches, of the whole and of its margins
-SOUND, TRACK = 1.7, 0.19  # inches, heights of the spectrogram and of a row under it
+SPECTROGRAM, TRACK = 1.7, 0.19  # inches, heights of the spectrogram and of a row under it
 
 
 def draw_prediction(
@@ -54,7 +54,7 @@ def draw_prediction(
 
     Shapes: image (height, width, 3) uint8; audio (samples,); image_map (rows, columns) attention over the
     image;
-            audio_map (m,) attention over the sound, of tokens whose spans are audio_times (m, 2) in seconds
+            audio_map (m,) attention over the audio, of tokens whose spans are audio_times (m, 2) in seconds
     Units:  boxes in 0..1 of the image, intervals in seconds, sample_rate in Hz
     asked_boxes, asked_intervals: those that stand in the question
     """
@@ -67,25 +67,25 @@ def draw_prediction(
         "question": asked_intervals,
     }
     panels = 0 if image is None else 1 if image_map is None else 2
-    picture_height = 0.0
+    image_height = 0.0
     if image is not None:
         widest = (WIDTH - LEFT - RIGHT - GAP * (panels - 1)) / panels
-        picture_height = min(widest * image.shape[0] / image.shape[1], 3.6)
+        image_height = min(widest * image.shape[0] / image.shape[1], 3.6)
     tracks = [
         *(bool(spans) for spans in intervals.values()),
         audio_map is not None and audio_times is not None,
     ]
     lines = title.count("\n") + 1 if title else 0
     top = 0.15 + 0.21 * lines + (0.3 if image is not None else 0.05)
-    sound_height = SOUND + TRACK * sum(tracks) if audio is not None else 0.0
+    audio_height = SPECTROGRAM + TRACK * sum(tracks) if audio is not None else 0.0
     between = 0.3 if image is not None and audio is not None else 0.0
     bottom = 0.5 if audio is not None else 0.15
-    height = top + picture_height + between + sound_height + bottom
+    height = top + image_height + between + audio_height + bottom
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
 
-    def axes(left: float, down: float, width: float, tall: float) -> Axes:
+    def axes(left: float, down: float, width: float, high: float) -> Axes:
         """By its left and top edge and size in inches."""
-        return figure.add_axes((left / WIDTH, 1 - (down + tall) / height, width / WIDTH, tall / height))
+        return figure.add_axes((left / WIDTH, 1 - (down + high) / height, width / WIDTH, high / height))
 
     if title:
         figure.text(
@@ -98,21 +98,21 @@ def draw_prediction(
             linespacing=1.35,
         )
     if image is not None:
-        width = picture_height * image.shape[1] / image.shape[0]
-        axis = axes(LEFT, top, width, picture_height)
+        width = image_height * image.shape[1] / image.shape[0]
+        axis = axes(LEFT, top, width, image_height)
         _show_image(axis, image)
         _show_boxes(axis, boxes)
         if image_map is not None:
-            axis = axes(LEFT + width + GAP, top, width, picture_height)
+            axis = axes(LEFT + width + GAP, top, width, image_height)
             _show_attention(axis, image, image_map)
             _show_boxes(axis, boxes, legend=False)
     if audio is not None:
-        down = top + picture_height + between
-        axis = axes(LEFT, down, WIDTH - LEFT - RIGHT, SOUND)
-        _show_sound(axis, audio, sample_rate, intervals)
+        down = top + image_height + between
+        axis = axes(LEFT, down, WIDTH - LEFT - RIGHT, SPECTROGRAM)
+        _show_audio(axis, audio, sample_rate, intervals)
         if any(tracks):
             axis.tick_params(labelbottom=False, bottom=False)
-            axis = axes(LEFT, down + SOUND, WIDTH - LEFT - RIGHT, TRACK * sum(tracks))
+            axis = axes(LEFT, down + SPECTROGRAM, WIDTH - LEFT - RIGHT, TRACK * sum(tracks))
             _show_tracks(axis, intervals, audio_map, audio_times)
         axis.set_xlim(0, len(audio) / sample_rate)
         axis.set_xlabel("seconds", color=FAINT, fontsize=8.5, labelpad=2)
@@ -123,13 +123,13 @@ def draw_prediction(
 
 
 def must_be_drawable(path: Path, option: str = "--out") -> None:
-    """AvalignError unless a picture can be written there, as far as that can be told before it is drawn."""
+    """AvalignError unless a figure can be written there, as far as that can be told before it is drawn."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
     ending = path.suffix[1:]
     if ending and ending.lower() not in kinds and not path.is_dir():
-        raise AvalignError(f"{option} {path}: no kind of picture ends so.{suggest(ending.lower(), kinds)}")
+        raise AvalignError(f"{option} {path}: no image format ends so.{suggest(ending.lower(), kinds)}")
     must_be_writable(path, option)
 
 
@@ -145,7 +145,7 @@ def draw_samples(model: Any, samples: Sequence[Sample], folder: Path) -> list[Pa
 
 
 def draw_answer(sample: Sample, explained: Any, path: Path, *, truth: str = "") -> Path:
-    """The picture of an explanation (answer, image_map, audio_map, audio_times) of a sample.
+    """The figure of an explanation (answer, image_map, audio_map, audio_times) of a sample.
 
     Of a video, its middle frame under the attention of all frames.
     """
@@ -182,7 +182,7 @@ def _wrapped(text: str, width: int = 105) -> str:
     return "\n".join(textwrap.wrap(shown, width, max_lines=2, placeholder=" ...")).replace("$", r"\$")
 
 
-# ---- the picture ----
+# ---- the image ----
 
 
 def _show_image(axis: Axes, image: np.ndarray) -> None:
@@ -194,11 +194,11 @@ def _show_attention(axis: Axes, image: np.ndarray, image_map: np.ndarray) -> Non
     """The map as light over the image, grey and dimmed."""
     grey = 0.1 + 0.6 * image.astype(float).mean(-1) / 255
     strength = image_map / max(float(image_map.max()), 1e-12)
-    whole = (0.0, 1.0, 1.0, 0.0)
-    axis.imshow(grey, extent=whole, aspect="auto", cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
+    extent = (0.0, 1.0, 1.0, 0.0)
+    axis.imshow(grey, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
     axis.imshow(
         strength,
-        extent=whole,
+        extent=extent,
         aspect="auto",
         cmap="inferno",
         vmin=0,
@@ -215,18 +215,18 @@ def _show_boxes(axis: Axes, boxes: Mapping[str, Sequence[Box]], *, legend: bool 
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import Normal, Stroke
 
-    drawn = {name: STYLES[name] for name, some in boxes.items() if some}
-    for name in reversed(drawn):  # the answer last, over the others
+    named = {name: STYLES[name] for name, some in boxes.items() if some}
+    for name in reversed(named):  # the answer last, over the others
         colour, line = STYLES[name]
         for x0, y0, x1, y1 in boxes[name]:
             edge = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=2.2, linestyle=line)
             edge.set_path_effects([Stroke(linewidth=4.2, foreground="white", alpha=0.85), Normal()])
             edge.set_clip_on(False)
             axis.add_patch(edge)
-    if legend and drawn:
+    if legend and named:
         axis.legend(
-            [Line2D([], [], color=colour, linewidth=2.2, linestyle=line) for colour, line in drawn.values()],
-            list(drawn),
+            [Line2D([], [], color=colour, linewidth=2.2, linestyle=line) for colour, line in named.values()],
+            list(named),
             loc="lower left",
             bbox_to_anchor=(0, 1),
             ncols=3,
@@ -239,14 +239,14 @@ def _show_boxes(axis: Axes, boxes: Mapping[str, Sequence[Box]], *, legend: bool 
         )
 
 
-# ---- the sound ----
+# ---- the audio ----
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) in dB below the loudest point, at `rows` frequencies spaced by ratio, which are
     returned in Hz.
 
-    A Hann window of about 32 ms, a column every 8 ms (fewer for long sounds).
+    A Hann window of about 32 ms, a column every 8 ms (fewer for long audio).
     """
     size = 1 << max(4, round(np.log2(0.032 * sample_rate)))
     hop = max(size // 4, len(audio) // 1500)
@@ -261,7 +261,7 @@ def spectrogram(audio: np.ndarray, sample_rate: int, rows: int = 128) -> tuple[n
     return 10 * np.log10(np.maximum(shown / loudest, 1e-12)), hertz
 
 
-def _show_sound(
+def _show_audio(
     axis: Axes, audio: np.ndarray, sample_rate: int, intervals: Mapping[str, Sequence[Interval]]
 ) -> None:
     levels, hertz = spectrogram(audio, sample_rate)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avalign.report.drawings import curves
+from avalign.report.drawings import metric_curves
 from avalign.report.page import render
 from avalign.report.sections import doubts, rows_of, summary, task
 from avalign.system.atomic_write import atomic_write
@@ -39,7 +39,7 @@ def report_page(run: Path, answers: Path) -> str:
         links=[("scores", "Scores"), ("training", "Training"), *_links(tasks), ("recipe", "Recipe")],
         doubts=(doubts(scores) if scores else []) + _of_the_log(log, unread),
         scores=summary(scores) if scores else None,
-        plots=curves(log) if log else None,
+        plots=metric_curves(log) if log else None,
         tasks=[task(answers, name, scored) for name, scored in tasks.items()],
         versions=_flat(versions or {}),
         recipe=recipe,
@@ -98,8 +98,8 @@ def _flat(versions: dict[str, Any]) -> list[tuple[str, str]]:
     """{"avalign": "0.1", "packages": {"torch": "2.10"}} -> ("avalign", "0.1"), ("packages torch", "2.10")"""
     return [
         (f"{key} {inner}".strip(), str(value))
-        for key, whole in versions.items()
-        for inner, value in (whole.items() if isinstance(whole, dict) else [("", whole)])
+        for key, group in versions.items()
+        for inner, value in (group.items() if isinstance(group, dict) else [("", group)])
     ]
 
 

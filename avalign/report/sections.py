@@ -13,7 +13,7 @@ from avalign.report.drawings import interval_bar
 from avalign.report.page import data_url
 from avalign.report.tables import CHECKS, best_trivial, remarks, shown, task_remarks
 
-CARDS, ROWS = 6, 20  # samples of each task shown as pictures, and at most as lines
+CARDS, ROWS = 6, 20  # samples of each task shown as figures, and at most as lines
 
 
 def doubts(scores: Mapping[str, Any]) -> list[str]:
@@ -23,8 +23,10 @@ def doubts(scores: Mapping[str, Any]) -> list[str]:
     if problems:
         some = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         said.append(f"{len(problems)} samples could not be read and were skipped: {some}")
-    given = scores.get("predictions")
-    said += remarks(scores)[given is not None and not given["missing"]["count"] :]  # all answered: no doubt
+    predictions = scores.get("predictions")
+    said += remarks(scores)[
+        predictions is not None and not predictions["missing"]["count"] :
+    ]  # all answered: no doubt
     for name, task in scores["tasks"].items():
         if task["clear_of_trivial"] is False:
             said.append(
@@ -146,29 +148,29 @@ def _percent(scored: Mapping[str, Any]) -> str:
 
 
 def _samples(folder: Path, name: str) -> dict[str, Any]:
-    """The first with their pictures, as far as there are any; the others as lines."""
+    """The first with their figures, as far as there are any; the others as lines."""
     rows, _ = rows_of(folder / f"{name}.jsonl")
     cards: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
     for index, row in enumerate(rows[:ROWS]):
-        picture = folder / "pictures" / f"{name}-{index:03d}.png"
+        figure = folder / "pictures" / f"{name}-{index:03d}.png"
         question = str(row["instruction"]).replace("<image>", " ").replace("<audio>", " ").strip()
         truth = row["truth"].get("response", "")
         score = ", ".join(f"{metric} {value:.2f}" for metric, value in row["values"].items())
-        if picture.is_file() and len(cards) < CARDS:
+        if figure.is_file() and len(cards) < CARDS:
             alt = f"{question} Answer: {row['answer']} Truth: {truth}"
-            cards.append({"id": row["id"], "score": score, "alt": alt, "picture": _embedded(picture)})
+            cards.append({"id": row["id"], "score": score, "alt": alt, "picture": _embedded(figure)})
         else:
             score_read = None if row["parsed"] is None else score
             lines.append({"question": question, "answer": row["answer"], "truth": truth, "score": score_read})
     return {"folder": folder.name, "count": len(rows), "cards": cards, "lines": lines}
 
 
-def _embedded(picture: Path) -> str:
-    """The picture as a data URL; as JPEG, for spectrograms make PNGs of half a megabyte."""
+def _embedded(figure: Path) -> str:
+    """The figure as a data URL; as JPEG, for spectrograms make PNGs of half a megabyte."""
     from PIL import Image
 
     jpeg = io.BytesIO()
-    with Image.open(picture) as opened:
+    with Image.open(figure) as opened:
         opened.convert("RGB").save(jpeg, "JPEG", quality=88, subsampling=0)
     return data_url("image/jpeg", jpeg.getvalue())

@@ -32,24 +32,27 @@ def remarks(scores: Mapping[str, Any]) -> list[str]:
     """What predictions and records had in common, and how long clips were taken to be; none for a model's
     own answers."""
     said = []
-    given = scores.get("predictions")
-    if given:
-        absent, found = given["missing"]["count"], given["records"] - given["missing"]["count"]
-        line = f"{found} of {given['records']} records were answered in {given['file']}"
-        if absent and given["partial"]:
+    predictions = scores.get("predictions")
+    if predictions:
+        absent, found = (
+            predictions["missing"]["count"],
+            predictions["records"] - predictions["missing"]["count"],
+        )
+        line = f"{found} of {predictions['records']} records were answered in {predictions['file']}"
+        if absent and predictions["partial"]:
             line += ": ONLY THESE ARE SCORED, this is not the whole test list"
         elif absent:
             line += f": the {absent} others count as wrong and unparsed"
-        said.append(line + _named(given["missing"]["first"], absent))
+        said.append(line + _named(predictions["missing"]["first"], absent))
         for kind, what in (
             ("unknown", "predictions are of no record asked for and were left out"),
             ("repeated", "lines repeat an id; its first line counts"),
             ("unreadable", "lines could not be read"),
             ("unusable heat map", "heat maps could not be used and count as 0"),
         ):
-            count = given[kind]["count"]
+            count = predictions[kind]["count"]
             if count:
-                said.append(f"{count} {what}{_named(given[kind]['first'], count)}")
+                said.append(f"{count} {what}{_named(predictions[kind]['first'], count)}")
     lengths = scores.get("clip_lengths")
     if lengths:
         known = ", ".join(

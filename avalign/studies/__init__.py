@@ -30,8 +30,8 @@ def ablate(
 
     Everything is checked before anything runs. A run that fails is named, and stops no other.
     """
-    given = _seeds(seeds)
-    studies = [read_study(file, overrides, given) for file in files]
+    chosen = _seeds(seeds)
+    studies = [read_study(file, overrides, chosen) for file in files]
     _refuse_same_name(studies)
     grids = [(study, runs(study, out)) for study in studies]
     for _, all_runs in grids:

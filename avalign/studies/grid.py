@@ -213,9 +213,9 @@ class _Grid:
             self.say(f"left    {run.label}: {self.failed[run.label]}")
             return
         _close_open_attempts(run)
-        given = run.folder.with_suffix(".yaml")
-        write(run.recipe, given)
-        words = [*TRAIN, str(given), "--run", str(run.folder)]
+        recipe_file = run.folder.with_suffix(".yaml")
+        write(run.recipe, recipe_file)
+        words = [*TRAIN, str(recipe_file), "--run", str(run.folder)]
         if run.begun:
             words.append("--resume")
         if trust.is_asked():

@@ -3,12 +3,12 @@
 Two intervals stand beside every number, for two different questions.
 
 `low`, `high`: would other seeds say the same? Student's t over the seeds' scores (for a difference, over
-    the seeds' differences), n - 1 degrees of freedom. A seed draws the weights, the order of training and
+    the seeds' differences), n - 1 degrees of freedom. A seed decides the weights, the order of training and
     the test samples, so the spread of its scores holds all three. With 3 seeds t is 4.3: wide, and right to
     be, if scores of seeds are near normal. Resampling seeds is not done: of 3 seeds there are only 10
     resamples, and such an interval is too narrow (tests/studies/test_intervals.py measures both).
 `samples`: would other test samples say the same of these very models? 95 % bootstrap within each seed, the
-    mean over seeds taken of each draw; arm and reference resampled alike. It says nothing of other seeds.
+    mean over seeds taken of each resample; arm and reference resampled alike. It says nothing of other seeds.
 
 Nothing is corrected for the number of comparisons: of 20 that differ in nothing, one interval misses 0.
 """
@@ -96,12 +96,12 @@ def seconds(run: Run) -> float | None:
 def read_scores(run: Run, wanted: Sequence[tuple[str, str]]) -> Scores:
     """The metrics of a run as functions of its samples, from eval/<task>.jsonl, held against scores.json."""
     folder = run.folder / "eval"
-    whole = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     found = Scores(run)
     for task in dict.fromkeys(task for task, _ in wanted):
-        if task not in whole["tasks"]:
+        if task not in scores["tasks"]:
             continue
-        said = whole["tasks"][task]
+        said = scores["tasks"][task]
         found.lists[task] = said["test_list"]
         metrics = _metrics(folder / f"{task}.jsonl", task, [m for t, m in wanted if t == task])
         for name, metric in metrics.items():
@@ -173,17 +173,17 @@ def over_samples(
 ) -> list[float] | None:
     """[low, high] of the mean over seeds of a metric, or of its difference to another's, by bootstrap.
 
-    pairs: of each seed, the metric and what is subtracted. Samples are drawn anew within each seed, and both
-           of a pair from the same draw: what they share does not count as uncertainty.
+    pairs: of each seed, the metric and what is subtracted. Samples are resampled within each seed, and both
+           of a pair from the same resample: what they share does not count as uncertainty.
     """
-    drawn = []
+    samples = []
     for number, (own, other) in enumerate(pairs):
         scores = own.resampled(resamples, number)
         less = None if other is None else other.resampled(resamples, number)
         if scores is None or (other is not None and less is None):
             return None
-        drawn.append(scores if less is None else scores - less)
-    bounds = percentiles(np.mean(drawn, axis=0)) if drawn else None
+        samples.append(scores if less is None else scores - less)
+    bounds = percentiles(np.mean(samples, axis=0)) if samples else None
     return None if bounds is None else list(bounds)
 
 

@@ -1,4 +1,4 @@
-"""A study: a recipe, the arms that change it, the seeds. Read with every problem named at its place.
+"""A study: a recipe, the arms that change it, the seeds. Read with every problem named at its location.
 
 name: fusion
 base: ../meerkat.yaml             # from this file

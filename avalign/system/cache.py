@@ -30,11 +30,11 @@ def home_folder() -> Path:
 
 
 @contextmanager
-def keeping(place: Path) -> Iterator[None]:
+def saving(path: Path) -> Iterator[None]:
     """While a file or folder of the cache is written: AvalignError says which other one can be named."""
     try:
         yield
     except OSError as error:
         raise AvalignError(
-            f"{place}: cannot be written: {error.strerror}. It is of a cache: {VARIABLE} names another folder"
+            f"{path}: cannot be written: {error.strerror}. It is of a cache: {VARIABLE} names another folder"
         ) from error

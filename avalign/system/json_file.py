@@ -46,7 +46,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_line(line: bytes | str, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
-    """The object of a line, whose texts can all be written again. A ValueError says why it is none.
+    """The object of a line, whose strings can all be written again. A ValueError says why it is none.
 
     constant: makes a number of NaN, Infinity and -Infinity, or raises a ValueError; by default a float
     """

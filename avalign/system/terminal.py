@@ -30,7 +30,7 @@ def warn(text: str) -> None:
     tell(f"warning: {text}", err=True)
 
 
-def tell_table(header: Iterable[str], rows: Iterable[Iterable[str]], whole: bool = False) -> None:
+def tell_table(header: Iterable[str], rows: Iterable[Iterable[str]], full_width: bool = False) -> None:
     """whole: as wide as its cells, rather than folded into the terminal"""
     from rich import box
     from rich.console import Console
@@ -41,7 +41,7 @@ def tell_table(header: Iterable[str], rows: Iterable[Iterable[str]], whole: bool
     for row in rows:
         table.add_row(*(Text(visible(cell, keep=NEWLINE)) for cell in row))
     console = Console()
-    if whole:
+    if full_width:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console.width = max(console.width, needed)
     console.print(table)
@@ -52,8 +52,8 @@ def plain_warnings() -> Iterator[None]:
     """Python's warnings, of other libraries too, are shown as `tell` shows a line."""
     shown = warnings.formatwarning
 
-    def plain(*given: Any, **named: Any) -> str:
-        return visible(shown(*given, **named), keep=NEWLINE)
+    def plain(*args: Any, **named: Any) -> str:
+        return visible(shown(*args, **named), keep=NEWLINE)
 
     warnings.formatwarning = plain
     try:
@@ -63,7 +63,7 @@ def plain_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def heard_or_not() -> Iterator[None]:
+def survive_closed_output() -> Iterator[None]:
     """Work that counts goes on where nobody reads what it says any more: `avalign train ... | head -1`."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Lasting(before[0], "standard output"), _Lasting(before[1], "standard error")  # type: ignore[assignment]

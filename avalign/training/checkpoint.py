@@ -58,15 +58,15 @@ def writing(folder: Path) -> Iterator[None]:
 
 def last_complete(folder: Path) -> Path | None:
     """The latest checkpoint that was written to its end; those cut short are removed."""
-    whole = []
+    complete = []
     for checkpoint in by_step(folder):
         if not (checkpoint / COMPLETE).exists():
             shutil.rmtree(checkpoint, ignore_errors=True)
         elif (what := damage(checkpoint)) is not None:
             warn(f"{what}; an earlier checkpoint counts")
         else:
-            whole.append(checkpoint)
-    return whole[-1] if whole else None
+            complete.append(checkpoint)
+    return complete[-1] if complete else None
 
 
 def by_step(folder: Path) -> list[Path]:

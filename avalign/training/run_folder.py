@@ -41,12 +41,12 @@ def held(run: Path) -> Iterator[None]:
 
     Of torchrun's processes the first has it for all.
     """
-    place = run.absolute()
-    if not is_first_process() or place in _held:
+    path = run.absolute()
+    if not is_first_process() or path in _held:
         yield
         return
     try:
-        lock = os.open(place / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        lock = os.open(path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise AvalignError(f"{run}: cannot be written: {error.strerror}") from error
     try:
@@ -63,10 +63,10 @@ def held(run: Path) -> Iterator[None]:
         else:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
-        _held[place] = lock
+        _held[path] = lock
         yield
     finally:
-        _held.pop(place, None)
+        _held.pop(path, None)
         os.close(lock)
 
 
@@ -152,8 +152,8 @@ def has_learnt(run: Path) -> bool:
 def _without_copies(run: Path, recipe: Recipe) -> Recipe:
     """Take away what a start that failed left; the copies of files too, but those that are used."""
     for name in BEGUN:
-        place = run / name
-        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     forget_copies(run, recipe)
     return recipe
 
@@ -172,7 +172,7 @@ def forget_after(log: Path, stage: str, step: int) -> None:
     """Drop what was logged after the checkpoint that is resumed from: it will be logged again."""
     if not log.exists():
         return
-    kept, passed = [], False
+    saved, passed = [], False
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
@@ -181,5 +181,5 @@ def forget_after(log: Path, stage: str, step: int) -> None:
             continue  # the line that was being written when the run was killed
         passed = passed or after
         if not passed:
-            kept.append(line + "\n")
-    atomic_write(log, "".join(kept))
+            saved.append(line + "\n")
+    atomic_write(log, "".join(saved))

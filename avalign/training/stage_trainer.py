@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from avalign.config.recipe import Recipe, Stage
-from avalign.data.sampling import Draws
+from avalign.data.sampling import TrainingDataset
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective, refuse_unreachable
 from avalign.model.model import AudioVisualLM
@@ -38,22 +38,22 @@ class Learner(nn.Module):
     def __init__(self, model: AudioVisualLM, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self._judged: set[str] = set()
+        self._checked: set[str] = set()
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """step: of the stage, from 0: it decides the weights"""
         outputs = self.model(batch, language=self.objective.needs_logits(step))
         with torch.autocast(batch.input_ids.device.type, enabled=False):  # bf16 is for the model
             terms = self.objective.terms(outputs, batch, step)
-            new = {label: value for label, value in terms.items() if label not in self._judged}
+            new = {label: value for label, value in terms.items() if label not in self._checked}
             if new:
                 refuse_unreachable(new, self.model.parameters())  # a temperature that learns is not enough
-                self._judged |= set(new)
+                self._checked |= set(new)
             return self.objective.total(terms, step)
 
 
 class StageTrainer(StateTrainer):
-    """transformers' Trainer with avalign's objective, its log of named terms, and whole checkpoints."""
+    """transformers' Trainer with avalign's objective, its log of named terms, and complete checkpoints."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class StageTrainer(StateTrainer):
         objective: Objective,
         model: AudioVisualLM,
         args: TrainingArguments,
-        draws: Draws,
+        dataset: TrainingDataset,
         stop: Stop,
     ) -> None:
         model.learn(stage.train or trained)
@@ -76,20 +76,20 @@ class StageTrainer(StateTrainer):
         super().__init__(
             model=Learner(model, objective),
             args=args,
-            train_dataset=draws,
-            data_collator=undisturbed(draws.collate),
+            train_dataset=dataset,
+            data_collator=undisturbed(dataset.collate),
         )
         self.stage, self.run, self.trained = stage, run, trained
         self._terms: dict[str, list[float]] = {}
         self.remove_callback(PrinterCallback)
         self._progress = _Progress(stage)
         self.add_callback(self._progress)
-        self.add_callback(_MarkWhole(recipe.train.keep_checkpoints))
+        self.add_callback(_MarkComplete(recipe.train.keep_checkpoints))
         self.add_callback(StopAfterStep(stop))
 
-    def train(self, *given: Any, **named: Any) -> Any:
+    def train(self, *args: Any, **named: Any) -> Any:
         try:
-            return super().train(*given, **named)
+            return super().train(*args, **named)
         finally:
             self._progress.close()  # so that what is said of an error has a line of its own
 
@@ -118,7 +118,7 @@ class StageTrainer(StateTrainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and "loss" in logs:
             record = {"stage": self.stage.name, "step": self.state.global_step, **logs}
-            record.pop("epoch", None)  # draws are never repeated: a stage is one epoch
+            record.pop("epoch", None)  # samples are never repeated: a stage is one epoch
             with open(self.run / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
@@ -161,8 +161,8 @@ class StageTrainer(StateTrainer):
         return [name for name in named if not name.startswith("objective.")]
 
 
-class _MarkWhole(TrainerCallback):
-    """Marks a checkpoint as whole once all of it is written; only then may an older one go."""
+class _MarkComplete(TrainerCallback):
+    """Marks a checkpoint as complete once all of it is written; only then may an older one go."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep

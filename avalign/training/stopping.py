@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step under way is ended and kept; a second signal ends at once."""
+"""SIGINT and SIGTERM: the step under way is ended and saved; a second signal ends at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run: stages of training on transformers' Trainer, then scores, pictures and a report.
+"""The run: stages of training on transformers' Trainer, then scores, images and a report.
 
 runs/meerkat/
     recipe.yaml, versions.json      what was run, every default filled in, and by what
@@ -8,7 +8,7 @@ runs/meerkat/
     skipped.jsonl                   samples left out, and why (data.on_error: skip)
     checkpoints/1-align/...         to resume from; gone once the run is done
     model/                          what `avalign.load` reads, and losses.safetensors if a loss has weights
-    eval/, report.html              scores, answers, pictures
+    eval/, report.html              scores, answers, images
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from avalign.config.recipe import Recipe
-from avalign.data.sampling import Draws
+from avalign.data.sampling import TrainingDataset
 from avalign.errors import AvalignError
 from avalign.losses.objective import Objective
 from avalign.model.build import build_model, build_objective, build_source, trained_parts
@@ -41,7 +41,7 @@ from avalign.training.stopping import Stop
 def train(recipe: Recipe, run: Path | None = None, resume: bool = False) -> Path:
     """Train, score and report. Returns the run folder.
 
-    resume: go on from the last whole checkpoint; ends with the weights of a run that was never stopped
+    resume: go on from the last complete checkpoint; ends with the weights of a run that was never stopped
     """
     run = Path("runs") / recipe.name if run is None else run
     if resume and not (run / "recipe.yaml").exists():
@@ -75,7 +75,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
     if is_first_process() and not (run / "skipped.jsonl").exists():
         note_skipped(run, source.skipped, stage=None, step=0)
     set_seed(recipe.seed)
-    model = build_model(recipe, source.texts())
+    model = build_model(recipe, source.corpus())
     if is_first_process():
         _note_loaded(run, model)
     objective = build_objective(recipe)
@@ -84,7 +84,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
     for number, (stage, args) in enumerate(zip(recipe.train.stages, arguments, strict=True)):
         folder = Path(args.output_dir)
         done = folder / "done"
-        draws = Draws(
+        dataset = TrainingDataset(
             source,
             stage.tasks,
             seed=(recipe.seed, number),
@@ -105,7 +105,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
                 objective=objective.with_weights(stage.weights),
                 model=model,
                 args=args,
-                draws=draws,
+                dataset=dataset,
                 stop=stop,
             )
             resume = checkpoint.last_complete(folder)
@@ -131,7 +131,7 @@ def _train_stages(recipe: Recipe, run: Path, stop: Stop) -> None:
                 for one in folder.glob("checkpoint-*"):
                     shutil.rmtree(one)
             trainer.accelerator.wait_for_everyone()
-        first = draws.after()
+        first = dataset.after()
     if is_first_process():
         _keep(run / "model", model, objective, trained)
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
@@ -191,7 +191,7 @@ def _arguments(recipe: Recipe, run: Path, number: int) -> TrainingArguments:
         dataloader_num_workers=recipe.data.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=True,  # the LLM is not run in a stage without language modelling
-        train_sampling_strategy="sequential",  # a draw's number decides what it is
+        train_sampling_strategy="sequential",  # a sample's number decides what it is
         remove_unused_columns=False,
         disable_tqdm=True,
     )

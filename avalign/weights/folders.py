@@ -27,7 +27,7 @@ class StockTower(nn.Module, AudioEncoder):
     @property
     def pretrained(self) -> bool:  # type: ignore[override]
         """Whether all its weights can be had again from where they came; else a run keeps its own."""
-        return self.loaded is not None and self.loaded.whole
+        return self.loaded is not None and self.loaded.complete
 
     def train(self, mode: bool = True) -> Self:
         return super().train(mode and any(p.requires_grad for p in self.parameters()))

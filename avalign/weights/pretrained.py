@@ -48,7 +48,7 @@ class Loaded:
         return self.parameters / self.parameters_wanted if self.parameters_wanted else 1.0
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Nothing of the module stayed random, and nothing of the file was of no use."""
         return not (self.missing or self.unexpected or self.misshapen)
 
@@ -120,7 +120,7 @@ def load_all(
         ),
         dropped={reason: tuple(names) for reason, names in (dropped or {}).items() if names},
     )
-    if report.share < min_loaded or (min_loaded == 1 and not report.whole):
+    if report.share < min_loaded or (min_loaded == 1 and not report.complete):
         share = (
             "" if min_loaded == 1 else f" They fill {report.share:.4f} of it, and min_loaded is {min_loaded}."
         )
@@ -128,7 +128,7 @@ def load_all(
             f"{source}: these weights are not those of {report.module}. {report.problems()}.{share}"
         )
     refuse_not_finite(source, fitting)
-    if not report.whole:
+    if not report.complete:
         warnings.warn(
             f"{report}. What is missing or misshapen stays as it was drawn at random. {report.problems(20)}",
             UserWarning,

@@ -11,7 +11,7 @@ import warnings
 
 import torch
 
-from avalign.bench.inputs import Shape, draw
+from avalign.bench.inputs import Shape, generate
 from avalign.ot import NotConverged, cosine_sinkhorn
 
 SHAPES = ((64, 196, 64, 512), (32, 196, 512, 768), (4, 1024, 1024, 512))
@@ -40,7 +40,7 @@ def main() -> None:
         for epsilon in EPSILONS:
             slow, quick = [], []
             for seed in range(given.seeds):
-                features = draw("structured", Shape(*shape), seed)
+                features = generate("structured", Shape(*shape), seed)
                 with torch.no_grad():
                     slow.append(plain(features.image, features.audio, epsilon, given.most))
                     settings = {"epsilon": epsilon, "iterations": 20_000, "tolerance": TOLERANCE}

@@ -150,7 +150,7 @@ def test_ms3_names_its_frames_otherwise_and_tells_no_class_in_binary_masks(folde
 
 def test_the_second_of_a_frame_can_be_heard_and_seen_in_a_video(folder: Path) -> None:
     write(folder, S4.format(split="test", clip="v", frame=2), binary((0, 0, 10, 5)))
-    options = {"image": "{clip}.mp4", "audio": "{category}/{clip}.mp4", "hear": "second"}
+    options = {"image": "{clip}.mp4", "audio": "{category}/{clip}.mp4", "audio_span": "second"}
     made = readings(folder, **options)[1].made[0]
     assert (made.audio_start, made.audio_end) == (1.0, 2.0)
     assert made.frame_times == (1.9375,)

@@ -57,7 +57,7 @@ def test_every_name_and_mid_is_one_of_the_data_sets(classes: Classes) -> None:
         "pascal_voc": 20,
         "esc50": 50,
     }
-    families = {f for own in classes.entries.values() for side in (own.pictures, own.sounds) for f in side}
+    families = {f for own in classes.entries.values() for side in (own.images, own.audio) for f in side}
     assert families == set(lists)
     assert [line for family, known in lists.items() for line in classes.unknown(family, known)] == []
 
@@ -68,7 +68,7 @@ def test_what_two_ontologies_call_by_one_mid_is_one_class(classes: Classes) -> N
     both = [(name, sounds[mid], mid) for name, mid in open_images().items() if mid in sounds]
     apart = []
     for seen, heard, mid in both:
-        c, d = classes.of_picture(seen, mid), classes.of_sound(heard, mid)
+        c, d = classes.of_image(seen, mid), classes.of_audio(heard, mid)
         if NOTHING not in (c, d) and not classes.related[c] >> d & 1:
             apart.append((seen, heard))
     assert len(both) > 80
@@ -93,7 +93,7 @@ def test_what_two_ontologies_call_by_one_mid_is_one_class(classes: Classes) -> N
     ],
 )
 def test_the_names_of_sounds(classes: Classes, sound: tuple[str, str], named: str) -> None:
-    assert classes.names[classes.of_sound(*sound)] == named
+    assert classes.names[classes.of_audio(*sound)] == named
 
 
 @pytest.mark.parametrize(
@@ -109,19 +109,19 @@ def test_the_names_of_sounds(classes: Classes, sound: tuple[str, str], named: st
     ],
 )
 def test_the_names_of_things(classes: Classes, thing: tuple[str, str], named: str) -> None:
-    assert classes.names[classes.of_picture(*thing)] == named
+    assert classes.names[classes.of_image(*thing)] == named
 
 
 def test_two_mids_are_never_one_thing(classes: Classes) -> None:
-    assert classes.of_picture("Dog", "/m/of another dog") == NOTHING
-    assert classes.of_sound("Tap", "/m/07qcpgn") == NOTHING  # a knock, not a tap of water
-    assert classes.of_picture("no such thing") == NOTHING
+    assert classes.of_image("Dog", "/m/of another dog") == NOTHING
+    assert classes.of_audio("Tap", "/m/07qcpgn") == NOTHING  # a knock, not a tap of water
+    assert classes.of_image("no such thing") == NOTHING
 
 
 def test_all_of_voc_and_what_it_has_in_common_with_esc_50(classes: Classes) -> None:
-    seen = {classes.names[classes.of_picture(name)] for name in VOC if classes.of_picture(name) != NOTHING}
-    heard = {classes.names[classes.of_sound(name)] for name in ESC_50 if classes.of_sound(name) != NOTHING}
-    assert all(classes.of_picture(name) != NOTHING for name in VOC)
+    seen = {classes.names[classes.of_image(name)] for name in VOC if classes.of_image(name) != NOTHING}
+    heard = {classes.names[classes.of_audio(name)] for name in ESC_50 if classes.of_audio(name) != NOTHING}
+    assert all(classes.of_image(name) != NOTHING for name in VOC)
     common = {name for name in seen & heard if classes.entries[name].paired}
     assert common == {"airplane", "bird", "car", "cat", "cattle", "dog", "person", "sheep", "train"}
 
@@ -148,20 +148,20 @@ def test_what_may_be_the_same_thing(classes: Classes) -> None:
 def test_a_table_of_the_users_extends_and_overrides(tmp_path: Path, classes: Classes) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text(
-        "dog:\n  sounds:\n    audioset: {Growling: null}\n    mine: [woof]\n"
+        "dog:\n  audio:\n    audioset: {Growling: null}\n    mine: [woof]\n"
         "wolf:\n  within: [canine]\n  similar: [dog]\n"
-        "  pictures: {mine: [grey wolf]}\n  sounds: {audioset: {Growling: /m/0ghcn6}}\n"
+        "  images: {mine: [grey wolf]}\n  audio: {audioset: {Growling: /m/0ghcn6}}\n"
         "fox: null\n"
     )
     with pytest.raises(AvalignError, match=r"mine.yaml:1: dog: similar: no other class 'fox'"):
         Classes.read(own)
     own.write_text(own.read_text().replace("dog:\n", "dog:\n  similar: [wolf]\n", 1))
     changed = Classes.read(own)
-    assert changed.names[changed.of_sound("Growling", "/m/0ghcn6")] == "wolf"
-    assert changed.names[changed.of_sound("woof")] == "dog"
-    assert changed.names[changed.of_sound("Bark")] == "dog"
-    assert changed.names[changed.of_picture("Grey_Wolf")] == "wolf"
-    assert changed.of_picture("Fox") == NOTHING
+    assert changed.names[changed.of_audio("Growling", "/m/0ghcn6")] == "wolf"
+    assert changed.names[changed.of_audio("woof")] == "dog"
+    assert changed.names[changed.of_audio("Bark")] == "dog"
+    assert changed.names[changed.of_image("Grey_Wolf")] == "wolf"
+    assert changed.of_image("Fox") == NOTHING
     assert {changed.names[c] for c in changed.similar[changed.numbers["dog"]]} == {"wolf"}
     assert len(changed) == len(classes)
 
@@ -178,14 +178,14 @@ def test_a_table_of_the_users_extends_and_overrides(tmp_path: Path, classes: Cla
         ("dog:\n  within: [dog]\n", r"mine.yaml:1: dog: within: no other class 'dog'"),
         ("dog:\n  similar: cat\n", r"mine.yaml:2: dog.similar: a list of names is needed"),
         ("dog:\n  general: 1\n", r"mine.yaml:2: dog.general: true or false is needed"),
-        ("dog:\n  sounds: [Bark]\n", r"mine.yaml:2: dog.sounds: a mapping is needed"),
-        ("dog:\n  sounds: {mine: woof}\n", r"mine.yaml:2: a list of names is needed, or a mapping"),
+        ("dog:\n  audio: [Bark]\n", r"mine.yaml:2: dog.audio: a mapping is needed"),
+        ("dog:\n  audio: {mine: woof}\n", r"mine.yaml:2: a list of names is needed, or a mapping"),
         ("dog: [Bark]\n", r"mine.yaml:1: dog: a mapping is needed"),
-        ("dog:\n  sounds: {mine: [meow_ing]}\ncat:\n  sounds: {ours: [MEOW ing]}\n", "stands in 'dog' too"),
-        ("dog:\n  sounds: {mine: {x: /m/07qrkrw}}\n", "the mid '/m/07qrkrw' stands in"),
-        ("gnu:\n  pictures: {mine: [gnu]}\n", r"mine.yaml:1: gnu: has no sounds: name some, or say silent"),
-        ("gnu:\n  sounds: {mine: [gnu]}\n", r"mine.yaml:1: gnu: has no pictures: name some, or say general"),
-        ("gnu:\n  silent: true\n  sounds: {mine: [gnu]}\n", r"gnu: is silent, but has sounds"),
+        ("dog:\n  audio: {mine: [meow_ing]}\ncat:\n  audio: {ours: [MEOW ing]}\n", "stands in 'dog' too"),
+        ("dog:\n  audio: {mine: {x: /m/07qrkrw}}\n", "the mid '/m/07qrkrw' stands in"),
+        ("gnu:\n  images: {mine: [gnu]}\n", r"mine.yaml:1: gnu: has no audio: name some, or say silent"),
+        ("gnu:\n  audio: {mine: [gnu]}\n", r"mine.yaml:1: gnu: has no images: name some, or say general"),
+        ("gnu:\n  silent: true\n  audio: {mine: [gnu]}\n", r"gnu: is silent, but has audio"),
         ("gnu:\n  silent: true\n  general: true\n", r"gnu: is either general or silent"),
         ("'[gnu]':\n  general: true\n", r"cannot be written in an answer"),
         ("animal:\n  within: [dog]\n", r"is within itself"),

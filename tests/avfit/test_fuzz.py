@@ -25,7 +25,7 @@ from avalign.types import SPLITS
 from tests.helpers.avfit.layouts import LAYOUTS, written
 
 SHIPPED = sorted(registry.SHIPPED["dataset"])
-MADE = {"records": Record, "pictures": ImageAnnotation, "recordings": AudioAnnotation}
+MADE = {"records": Record, "images": ImageAnnotation, "recordings": AudioAnnotation}
 # fmt: off
 NASTY = [
     "", " ", "0", "-1", "1", "2", "1.5", "0.5", "nan", "NaN", "inf", "-Infinity", "1e400", "-2.88e16",

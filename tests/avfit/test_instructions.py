@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from avalign.avfit.instructions.generate import PATIENCE, estimate, generate
 from avalign.avfit.instructions.local import LocalModel
 from avalign.avfit.instructions.prompt import NOT_AGAIN, prompt
-from avalign.avfit.instructions.replies import judged, listed
+from avalign.avfit.instructions.replies import listed, rejection
 from avalign.cli.app import app
 from avalign.data.manifest.phrasing_rules import MEDIA, NEEDS, SLOTS
 from avalign.data.manifest.phrasings import read_file, shipped
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Scripted:
     """A writer that gives these replies in turn, the last one ever after."""
 
-    model, place = "scripted", "here"
+    model, variant = "scripted", "here"
 
     def __init__(self, *replies: Any) -> None:
         self.replies = [reply if isinstance(reply, str) else json.dumps(reply) for reply in replies]
@@ -103,7 +103,7 @@ def test_a_reply_without_a_list_is_none(reply: str) -> None:
 @quick
 def test_no_reply_breaks_the_reading(reply: str) -> None:
     for item in listed(reply) or []:
-        judged(item, "arig", GOOD)
+        rejection(item, "arig", GOOD)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_no_reply_breaks_the_reading(reply: str) -> None:
     ],
 )
 def test_why_an_item_is_not_kept(item: Any, reason: str | None) -> None:
-    assert judged(item, "arig", GOOD[1:]) == reason
+    assert rejection(item, "arig", GOOD[1:]) == reason
 
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_bad_replies_between_good_ones_do_not_end_it(tmp_path: Path) -> None:
 
 def test_another_model_does_not_get_this_ones_replies(tmp_path: Path) -> None:
     generate("arig", 3, tmp_path / "p.yaml", Scripted(GOOD))
-    for name in ("model", "place"):
+    for name in ("model", "variant"):
         other = Scripted(GOOD[:1], "no")
         setattr(other, name, "other")
         assert generate("arig", 3, tmp_path / f"{name}.yaml", other).held == 1

@@ -134,7 +134,7 @@ def test_rows_that_touch_or_overlap_are_one_interval(folder: Path) -> None:
     assert dog.provenance["origins"] == ["-x_cdefghij"]
 
 
-def test_frames_spread_over_the_clip_and_pictures_have_none(folder: Path) -> None:
+def test_frames_spread_over_the_clip_and_images_have_none(folder: Path) -> None:
     write_events(folder, "audio", [(0, 1, "Dog")])
     assert readings(folder, frames=4)[0].made[0].frame_times == (1.25, 3.75, 6.25, 8.75)
     assert readings(folder, image="frames/{clip}.jpg")[0].made[0].frame_times == ()

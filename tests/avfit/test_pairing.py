@@ -142,9 +142,9 @@ def check_fact(record: Record, shown: ImageAnnotation, sound: AudioAnnotation, c
 
 @given(SEEDS, st.sampled_from(["even", "frequency"]))
 @thorough
-def test_every_answer_is_what_the_annotations_say(seed: int, draw: str) -> None:
+def test_every_answer_is_what_the_annotations_say(seed: int, sampling: str) -> None:
     made_of = world(seed)
-    pairing = made_of.pairing(seed=seed, draw=draw)
+    pairing = made_of.pairing(seed=seed, sampling=sampling)
     found = [
         record
         for split in ("train", "val")
@@ -181,11 +181,11 @@ def test_a_record_depends_on_its_arguments_alone(seed: int) -> None:
 
 
 def check_purity(made_of: World, seed: int, folder: Path) -> None:
-    pictures, recordings = made_of.pools()
-    pictures.save(folder / "p")
+    images, recordings = made_of.pools()
+    images.save(folder / "p")
     recordings.save(folder / "r")
     mapped = (ImagePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES))
-    one, other = Pairing("x", pictures, recordings, CLASSES, seed), Pairing("x", *mapped, CLASSES, seed)
+    one, other = Pairing("x", images, recordings, CLASSES, seed), Pairing("x", *mapped, CLASSES, seed)
     asked = [
         (task, n)
         for task in ("arig", "igatl", "avfc")
@@ -209,9 +209,9 @@ def outcome(pairing: Pairing, task: str, number: int) -> Record | str:
 
 @given(SEEDS, st.integers(1, 14), st.integers(1, 14))
 @thorough
-def test_no_pair_comes_twice_before_all_came(seed: int, pictures: int, recordings: int) -> None:
-    pairing = dogs(pictures, recordings).pairing(seed=seed, others=0)
-    count = pictures * recordings
+def test_no_pair_comes_twice_before_all_came(seed: int, images: int, recordings: int) -> None:
+    pairing = dogs(images, recordings).pairing(seed=seed, others=0)
+    count = images * recordings
     assert pairing.possible("train")["arig"].pairs == count
     drawn = [pairing.record("train", "arig", n).provenance for n in range(2 * count)]
     pairs = [(told["picture"], told["recording"]) for told in drawn]
@@ -219,7 +219,7 @@ def test_no_pair_comes_twice_before_all_came(seed: int, pictures: int, recording
     assert Counter(pairs) == dict.fromkeys(pairs, 2)
     for place in range(2):  # and until then each picture and recording as often as any other
         uses = Counter(pair[place] for pair in pairs[: count // 2])
-        assert not uses or max(uses.values()) <= -(-(count // 2) // (pictures, recordings)[place])
+        assert not uses or max(uses.values()) <= -(-(count // 2) // (images, recordings)[place])
 
 
 def test_what_is_not_sure_is_passed_over_and_nothing_comes_twice() -> None:
@@ -235,21 +235,21 @@ def test_what_is_not_sure_is_passed_over_and_nothing_comes_twice() -> None:
 
 
 def test_classes_are_drawn_evenly_or_by_their_frequency() -> None:
-    pictures = {f"d{n}": picture(f"d{n}", ("dog", LEFT)) for n in range(30)}
-    pictures |= {f"c{n}": picture(f"c{n}", ("car", LEFT)) for n in range(10)}
+    images = {f"d{n}": picture(f"d{n}", ("dog", LEFT)) for n in range(30)}
+    images |= {f"c{n}": picture(f"c{n}", ("car", LEFT)) for n in range(10)}
     sounds = {f"{c}{n}": recording(f"{c}{n}", (c, None)) for c in ("dog", "car") for n in range(40)}
-    for draw, dogs_of_80 in (("even", 40), ("frequency", 60)):
-        pairing = World(pictures, sounds).pairing(draw=draw)
+    for sampling, dogs_of_80 in (("even", 40), ("frequency", 60)):
+        pairing = World(images, sounds).pairing(sampling=sampling)
         counts = Counter(pairing.record("train", "arig", n).label for n in range(800))
         assert counts["dog"] == pytest.approx(10 * dogs_of_80, abs=20)
 
 
 def test_a_class_without_more_pairs_leaves_its_turns_to_others() -> None:
-    pictures = {"d": picture("d", ("dog", LEFT)), "c0": picture("c0", ("car", LEFT))}
+    images = {"d": picture("d", ("dog", LEFT)), "c0": picture("c0", ("car", LEFT))}
     sounds = {"d": recording("d", ("dog", None))} | {
         f"c{n}": recording(f"c{n}", ("car", None)) for n in range(9)
     }
-    pairing = World(pictures, sounds).pairing(others=0)
+    pairing = World(images, sounds).pairing(others=0)
     drawn = [pairing.record("train", "arig", n) for n in range(10)]
     assert Counter(record.label for record in drawn) == {"dog": 1, "car": 9}
 
@@ -257,8 +257,8 @@ def test_a_class_without_more_pairs_leaves_its_turns_to_others() -> None:
 def test_arig_shows_something_else_as_often_as_asked() -> None:
     made_of = dogs(40, 40)
     for n in range(0, 40, 4):
-        made_of.pictures[f"p{n}"] = picture(f"p{n}", ("dog", LEFT), ("car", RIGHT), ("chair", BELOW))
-        made_of.pictures[f"p{n + 1}"] = picture(f"p{n + 1}", ("dog", LEFT), ("chair", BELOW))
+        made_of.images[f"p{n}"] = picture(f"p{n}", ("dog", LEFT), ("car", RIGHT), ("chair", BELOW))
+        made_of.images[f"p{n + 1}"] = picture(f"p{n + 1}", ("dog", LEFT), ("chair", BELOW))
     for others, least in ((1.0, 100), (0.5, 50)):
         pairing = made_of.pairing(others=others)
         shown = [made_of.of(pairing.record("train", "arig", n))[0] for n in range(100)]
@@ -266,7 +266,7 @@ def test_arig_shows_something_else_as_often_as_asked() -> None:
     assert any("car" not in seen(p) for p in shown)
 
 
-def test_arig_leaves_pictures_with_too_many_boxes_alone() -> None:
+def test_arig_leaves_images_with_too_many_boxes_alone() -> None:
     many = [("dog", (x / 10, 0.0, x / 10 + 0.05, 0.1)) for x in range(5)]
     made_of = World(
         {"many": picture("many", *many), "two": picture("two", *many[:2])},
@@ -280,12 +280,12 @@ def test_arig_leaves_pictures_with_too_many_boxes_alone() -> None:
 def test_igatl_prefers_what_is_not_heard_all_along() -> None:
     sounds = {f"a{n}": recording(f"a{n}", ("dog", (0.0, 10.0))) for n in range(20)}
     sounds |= {f"n{n}": recording(f"n{n}", ("dog", (1.0, 3.0)), ("dog", (2.5, 4.0))) for n in range(20)}
-    pairing = World(dogs(40, 0).pictures, sounds).pairing(all_along=0.2)
+    pairing = World(dogs(40, 0).images, sounds).pairing(all_along=0.2)
     drawn = [pairing.record("train", "igatl", n) for n in range(200)]
     along = [r for r in drawn if r.intervals == ((0.0, 10.0),)]
     assert 5 <= len(along) <= 40
     assert {r.intervals for r in drawn} == {((0.0, 10.0),), ((1.0, 4.0),)}
-    only = World(dogs(5, 0).pictures, {"a": sounds["a0"]}).pairing(all_along=0)
+    only = World(dogs(5, 0).images, {"a": sounds["a0"]}).pairing(all_along=0)
     assert only.record("train", "igatl", 0).intervals == ((0.0, 10.0),)
 
 
@@ -294,7 +294,7 @@ def test_igatl_leaves_alone_what_is_heard_of_a_broader_class() -> None:
         "some animal": recording("some animal", ("dog", (1.0, 2.0)), ("animal", (5.0, 6.0))),
         "the dog": recording("the dog", ("dog", (1.0, 2.0)), ("animal", (1.0, 2.0))),
     }
-    pairing = World(dogs(3, 0).pictures, sounds).pairing()
+    pairing = World(dogs(3, 0).images, sounds).pairing()
     assert {r.provenance["recording"] for r in made(pairing, "train", "igatl", 6)} == {"the dog"}
 
 

@@ -17,16 +17,14 @@ def test_what_cannot_be_made_is_named_with_its_reason() -> None:
     can = made_of.pairing().possible("train")
     assert can["arig"].classes == ("dog",)
     assert not can["arig"].why
-    assert can["avfc type4"].why == "no kind of false claim that is drawn can be made"  # nothing but dogs
+    assert can["avfc type4"].why == "no kind of false claim that is sampled can be made"  # nothing but dogs
     assert can["avfc"].pairs == 27
     assert {made_of.pairing().record("train", "avfc", n).kind for n in range(6)} == {
         "type1",
         "type2",
         "type3",
     }
-    untimed = World(
-        made_of.pictures, {"r": recording("r", ("dog", None)), "t": recording("t", ("car", None))}
-    )
+    untimed = World(made_of.images, {"r": recording("r", ("dog", None)), "t": recording("t", ("car", None))})
     can = untimed.pairing().possible("train")
     assert can["igatl"].why == "of no recording of train is it known when its classes are heard"
     assert [can[f"avfc {t}"].pairs > 0 for t in TYPES] == [True, False, False, True]
@@ -35,10 +33,10 @@ def test_what_cannot_be_made_is_named_with_its_reason() -> None:
         untimed.pairing().record("train", "igatl", 0)
     with pytest.raises(AvalignError, match="no avfc in train: type2: of no recording"):
         untimed.pairing(types=["type1", "type2"]).record("train", "avfc", 0)
-    assert "no picture of val" in made_of.pairing().possible("val")["arig"].why
-    apart = World(made_of.pictures, {"c": recording("c", ("car", None))})
+    assert "no image of val" in made_of.pairing().possible("val")["arig"].why
+    apart = World(made_of.images, {"c": recording("c", ("car", None))})
     assert apart.pairing().possible("train")["arig"].why.endswith("no class in common")
-    mute = World(made_of.pictures, {})
+    mute = World(made_of.images, {})
     assert mute.pairing().possible("train")["arig"].why.startswith("in no recording of train")
 
 
@@ -56,7 +54,7 @@ def test_where_no_pair_is_sure_it_is_said() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"draw": "evenly"}, "draw: no way 'evenly'. Did you mean 'even'"),
+        ({"sampling": "evenly"}, "sampling: no way 'evenly'. Did you mean 'even'"),
         ({"others": 1.5}, "others is 1.5, not a share"),
         ({"overlap": float("nan")}, "overlap is nan"),
         ({"types": ["type5"]}, "types: no type 'type5'"),

@@ -42,7 +42,7 @@ def test_the_published_annotation(tmp_path: Path) -> None:
     assert made.things[1].box == (7 / 353, 11 / 500, 352 / 353, 498 / 500)
 
 
-def test_the_first_and_last_pixel_are_the_pictures_edges_and_parts_are_no_objects(tmp_path: Path) -> None:
+def test_the_first_and_last_pixel_are_the_images_edges_and_parts_are_no_objects(tmp_path: Path) -> None:
     reading = one(tmp_path, VOC.format(id="000001"), difficult=True)
     assert [(thing.name, thing.box) for thing in reading.made[0].things] == [
         ("dog", (0, 0.1, 0.5, 0.6)),
@@ -83,12 +83,12 @@ def test_what_cannot_be_used_is_refused_by_name(
     assert str(tmp_path) not in reading.problems[0].detail
 
 
-def test_a_picture_without_objects_is_refused(tmp_path: Path) -> None:
+def test_an_image_without_objects_is_refused(tmp_path: Path) -> None:
     reading = one(tmp_path, "<a><size><width>2</width><height>2</height></size></a>")
     assert reasons([reading]) == {"no object": 1}
 
 
-def test_lists_give_the_splits_and_a_picture_counts_once(tmp_path: Path) -> None:
+def test_lists_give_the_splits_and_an_image_counts_once(tmp_path: Path) -> None:
     lay_out("pascal_voc", tmp_path, val="000003\r\n\n000002\n000009\n../secret\n")
     (tmp_path / "secret.xml").write_text(VOC.format(id="secret"))  # "Annotations/../secret.xml"
     read = readings(tmp_path)
@@ -130,7 +130,7 @@ def test_a_share_of_val_becomes_the_test_of_2012(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("told", ["stored", "seen"])
-def test_boxes_lie_where_the_picture_shows_their_object(tmp_path: Path, orientation: int, told: str) -> None:
+def test_boxes_lie_where_the_image_shows_their_object(tmp_path: Path, orientation: int, told: str) -> None:
     """A red object in a photograph turned by EXIF, annotated on its pixels as stored or as seen."""
     stored = np.zeros((40, 96, 3), np.uint8)
     stored[8:24, 16:64] = (255, 0, 0)

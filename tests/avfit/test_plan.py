@@ -77,9 +77,9 @@ def test_every_problem_is_told_at_its_place(tmp_path: Path) -> None:
         ("datasets.a b={name: vgg_ss}", "datasets.a b: a label is made of letters"),
         ("name=a/b", "command line  name: 'a/b' cannot name a folder."),
         ("seed=-1", "command line  seed: "),
-        ("pairs.x={images: vgg_ss, sounds: again}", "data set 'vgg_ss' gives records, and pictures are"),
-        ("pairs.x={images: vg_ss, sounds: again}", "no data set of this plan is named 'vg_ss'. Did you mean"),
-        ("pairs.again={images: vgg_ss, sounds: again}", "pairs.again: its files would be those of"),
+        ("pairs.x={images: vgg_ss, audio: again}", "data set 'vgg_ss' gives records, and images are"),
+        ("pairs.x={images: vg_ss, audio: again}", "no data set of this plan is named 'vg_ss'. Did you mean"),
+        ("pairs.again={images: vgg_ss, audio: again}", "pairs.again: its files would be those of"),
         ("seed", "'seed' should be key=value, as in seed=1."),
     ],
 )

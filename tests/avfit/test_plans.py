@@ -83,7 +83,7 @@ def test_pairs_do_not_depend_on_the_processes_or_the_format(root: Path, tmp_path
     assert contents(tmp_path / "one") == contents(tmp_path / "seed")  # nothing of the first is left in memory
 
 
-def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: Path, tmp_path: Path) -> None:
+def test_images_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: Path, tmp_path: Path) -> None:
     """Only what is on the disk is paired; a video of one data set's test is not heard in training."""
     LAYOUTS["pascal_voc"](tmp_path / "root" / "VOC")
     LAYOUTS["vgg_sound"](tmp_path / "root" / "VGGSound")
@@ -98,7 +98,7 @@ def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: P
                 "datasets": {"pascal_voc": {"folder": "VOC"}, "vgg_sound": {"folder": "VGGSound"}},
                 "pairs": {
                     "both": {
-                        **{"images": "pascal_voc", "sounds": "vgg_sound"},
+                        **{"images": "pascal_voc", "audio": "vgg_sound"},
                         "records": {"train": {"arig": 12, "avfc": 12}, "test": {"arig": 5}},
                     }
                 },
@@ -107,7 +107,7 @@ def test_pictures_and_recordings_that_are_missing_or_leak_are_in_no_pair(root: P
     )
     skipped = built(plan, tmp_path / "root", tmp_path / "skip", media="skip")
     assert skipped["datasets"]["vgg_sound"]["reasons"]["stands in test too"] == 1
-    with pytest.raises(AvalignError, match=r"pairs\.both\.records\.train\.arig: no picture of train"):
+    with pytest.raises(AvalignError, match=r"pairs\.both\.records\.train\.arig: no image of train"):
         built(plan, tmp_path / "root", tmp_path / "none")
     there = {record[kind] for record in records(tmp_path / "skip")[:7] for kind in ("image", "audio")}
     for name in there:
@@ -125,14 +125,14 @@ def test_what_has_no_class_is_refused_by_name(root: Path, tmp_path: Path) -> Non
     csv = tmp_path / "root" / "ESC" / "meta" / "esc50.csv"
     csv.write_text(csv.read_text() + "1-99999-A-1.wav,1,1,no such class,False,99999,A\n")
     datasets = {"pascal_voc": {"folder": "VOC"}, "esc50": {"folder": "ESC"}}
-    pairs = {"both": {"images": "pascal_voc", "sounds": "esc50", "records": {"train": {"arig": 3}}}}
+    pairs = {"both": {"images": "pascal_voc", "audio": "esc50", "records": {"train": {"arig": 3}}}}
     plan = tmp_path / "plan.yaml"
     plan.write_text(json.dumps({"name": "small", "datasets": datasets, "pairs": pairs}))
     counts = built(plan, tmp_path / "root", tmp_path / "out", media="skip")
     assert counts["datasets"]["esc50"]["reasons"] == {"no class of the look-up": 1}
     assert "no such class" in (tmp_path / "out" / "reports" / "rejected.jsonl").read_text()
     # a table of one's own, from the plan's folder
-    (tmp_path / "mine.yaml").write_text("dog: {sounds: {esc50: [dog, no such class]}}")
+    (tmp_path / "mine.yaml").write_text("dog: {audio: {esc50: [dog, no such class]}}")
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "classes": ["mine.yaml"]}))
     counts = built(plan, tmp_path / "root", tmp_path / "mine", media="skip")
     assert counts["datasets"]["esc50"]["reasons"] == {}

@@ -34,28 +34,28 @@ def test_pools_hold_what_was_read(seed: int) -> None:
 
 
 def check_pools(made_of: World, folder: Path) -> None:
-    pictures, recordings = made_of.pools()
-    pictures.save(folder / "p")
+    images, recordings = made_of.pools()
+    images.save(folder / "p")
     recordings.save(folder / "r")
     mapped = ImagePool.open(folder / "p", CLASSES), RecordingPool.open(folder / "r", CLASSES)
-    for shown, heard in ((pictures, recordings), mapped, pickle.loads(pickle.dumps(mapped))):
+    for shown, heard in ((images, recordings), mapped, pickle.loads(pickle.dumps(mapped))):
         for number in range(len(shown)):
-            item = made_of.pictures[shown.picture(number)[0]]
-            kept = [thing for thing in item.things if CLASSES.of_picture(thing.name) != NOTHING]
-            assert shown.picture(number) == (item.id, f"photos/{item.file}", item.origin, item.frame_time)
+            item = made_of.images[shown.image(number)[0]]
+            kept = [thing for thing in item.things if CLASSES.of_image(thing.name) != NOTHING]
+            assert shown.image(number) == (item.id, f"photos/{item.file}", item.origin, item.frame_time)
             assert [CLASSES.names[c] for c in shown.classes_of(number)] == [thing.name for thing in kept]
             assert shown.boxes(number) == [thing.box for thing in kept]
         for number in range(len(heard)):
             sound = made_of.recordings[heard.recording(number)[0]]
-            events = [event for event in sound.events if CLASSES.of_sound(event.name) != NOTHING]
+            events = [event for event in sound.events if CLASSES.of_audio(event.name) != NOTHING]
             assert heard.recording(number)[1:3] == (f"sounds/{sound.file}", sound.origin)
             assert [CLASSES.names[c] for c in heard.classes_of(number)] == [event.name for event in events]
             assert heard.intervals(number) == [event.interval for event in events]
         for split in ("train", "val", "test"):
-            dogs = [shown.picture(n)[0] for n in shown.showing(split, CLASSES.numbers["dog"])]
+            dogs = [shown.image(n)[0] for n in shown.showing(split, CLASSES.numbers["dog"])]
             assert dogs == [
                 p.id
-                for p in made_of.pictures.values()
+                for p in made_of.images.values()
                 if p.split == split and "dog" in {t.name for t in p.things}
             ]
             birds = [heard.recording(n)[0] for n in heard.timed(split, CLASSES.numbers["bird"])]
@@ -66,7 +66,7 @@ def check_pools(made_of: World, folder: Path) -> None:
                 and "bird" in {e.name for e in r.events}
                 and all(e.interval for e in r.events if e.name in ("bird", "owl"))  # an owl is a bird
             ]
-    for pool, items in ((pictures, made_of.pictures), (recordings, made_of.recordings)):
+    for pool, items in ((images, made_of.images), (recordings, made_of.recordings)):
         assert (
             pool.counts["items"] == len(items) == pool.counts["kept"] + pool.counts.get("without a class", 0)
         )
@@ -103,7 +103,7 @@ def test_things_and_events_are_found_by_their_mids() -> None:
 
 def test_a_frame_of_a_video_and_a_part_of_a_file() -> None:
     frame = ImageAnnotation("f", "test", "f.mp4", (Thing("dog", WHOLE),), frame_time=4.7)
-    assert ImagePool.build(readings([frame]), CLASSES).picture(0) == ("f", "f.mp4", "", 4.7)
+    assert ImagePool.build(readings([frame]), CLASSES).image(0) == ("f", "f.mp4", "", 4.7)
     dog = (Event("dog", (1.5, 2.0)),)
     for given_span, kept in (
         ((None, None), (None, None)),
@@ -147,13 +147,13 @@ def test_what_is_heard_all_along_and_what_now_and_then() -> None:
     assert ids(pool.now_and_then("train", dog)) == ["now"]
 
 
-def test_pictures_that_show_something_else_that_could_sound() -> None:
+def test_images_that_show_something_else_that_could_sound() -> None:
     shown = {"car": ["dog", "car"], "chair": ["dog", "chair"], "bird": ["bird", "owl"], "two": ["dog", "dog"]}
     items = [picture(id, *((name, WHOLE) for name in names)) for id, names in shown.items()]
     pool = ImagePool.build(readings(items), CLASSES)
 
     def ids(c: str) -> list[str]:
-        return [pool.picture(n)[0] for n in pool.showing_others("train", CLASSES.numbers[c])]
+        return [pool.image(n)[0] for n in pool.showing_others("train", CLASSES.numbers[c])]
 
     assert (ids("dog"), ids("car"), ids("bird"), ids("owl")) == (["car"], ["car"], [], [])
 

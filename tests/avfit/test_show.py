@@ -85,7 +85,7 @@ def test_a_long_sound_is_cut_and_the_card_says_so(folder: Path, end: float | Non
     assert re.findall(r'<i class="truth" style="left:(\S+)%;width:(\S+)%"', page) == [("25.000", "50.000")]
 
 
-def test_the_frames_of_a_film_stand_side_by_side(folder: Path) -> None:
+def test_the_frames_of_a_video_stand_side_by_side(folder: Path) -> None:
     page = page_of(folder, [sample("arig", image="a.mp4", frame_times=(0.0, 1.0, 3.0))])
     pixels = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in embedded(page, "image/jpeg")[:3]]
     assert [round(p[36:, 40:].mean() / 10) for p in pixels] == [2, 7, 17]  # 10 k + 20 of frame k

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from avalign.bench import floor, show, truth
 from avalign.bench.bench_loss import OURS, PEERS, competitors, read_settings
 from avalign.bench.competitor import Competitor, Settings, marginal_error
-from avalign.bench.inputs import Features, Shape, draw
+from avalign.bench.inputs import Features, Shape, generate
 from avalign.bench.limits import Limits
 from avalign.bench.peers.plain import IPOT_BETA, IPOT_ITERATIONS, IPOT_THRESHOLD
 from avalign.bench.trial import Trial
 from avalign.cli.app import app
 from tests.helpers.tolerances import TOLERANCES, assert_close
 
-SMALL = draw("structured", Shape(3, 20, 13, 16), seed=0)
+SMALL = generate("structured", Shape(3, 20, 13, 16), seed=0)
 ALL = [*OURS, *PEERS]
 
 
@@ -235,7 +235,7 @@ class TestMistakes:
             (["--tolerance", "1e-3", "--iterations", "5"], "exclude each other"),
             (["--tolerance", "2"], "--tolerance must be between 0 and 1"),
             (["--iterations", "0"], "--iterations must be at least 1"),
-            (["--plot", "picture.xyz"], "--plot picture.xyz: no kind of picture ends so. Known: "),
+            (["--plot", "picture.xyz"], "--plot picture.xyz: no image format ends so. Known: "),
             (["--plot", f"{__file__}/picture.png"], "picture.png: cannot be written: "),
             (["--json", "."], "--json .: is a folder; name a file"),
             (["--repeats", "0"], "--repeats must be at least 1"),

@@ -17,7 +17,7 @@ from avalign.bench import show, truth
 from avalign.bench.bench_loss import bench, competitors
 from avalign.bench.competitor import Competitor, Settings
 from avalign.bench.floor import Rate, Rates
-from avalign.bench.inputs import Shape, draw
+from avalign.bench.inputs import Shape, generate
 from avalign.bench.limits import Limits, bounded, is_out_of_memory, read_limits
 from avalign.bench.trial import Lost
 from avalign.bench.workers import Workers
@@ -26,7 +26,7 @@ from tests.helpers import bench_fakes as fakes
 
 CPU = torch.device("cpu")
 RATES = Rates({"float32": Rate(1e9, "given"), "bfloat16": Rate(2e9, "given")}, Rate(1e9, "given"))
-SMALL = draw("structured", Shape(3, 20, 13, 16), seed=0)
+SMALL = generate("structured", Shape(3, 20, 13, 16), seed=0)
 SETTINGS = Settings(0.1, 1e-3)
 LIMITS = Limits(30.0, fakes.LARGE // 4)
 bounds_memory = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
@@ -99,7 +99,7 @@ def test_who_takes_too_long_is_stopped() -> None:
     assert time.monotonic() - start < 500, "it sleeps for 600"
 
 
-def test_where_nothing_is_measured_there_is_still_a_table_and_no_picture(tmp_path: Path) -> None:
+def test_where_nothing_is_measured_there_is_still_a_table_and_no_image(tmp_path: Path) -> None:
     chosen = [fakes.doing(fakes.cannot)]
     report = bench(chosen, [SMALL, SMALL], SETTINGS, device=CPU, repeats=1, rates=RATES, limits=LIMITS)
     (_, rows, notes), *_ = show.tables(report)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from avalign.bench import floor, measure
 from avalign.bench.bench_loss import competitors, read_settings
 from avalign.bench.floor import Rate, floor_seconds
-from avalign.bench.inputs import Shape, draw, load
+from avalign.bench.inputs import Shape, generate, load
 from avalign.cli.app import app
 from avalign.errors import AvalignError
 from avalign.ot import cosine_sinkhorn
@@ -25,7 +25,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.strategies import quick, seeds
 
 CPU = torch.device("cpu")
-SMALL = draw("structured", Shape(3, 20, 13, 16), seed=0)
+SMALL = generate("structured", Shape(3, 20, 13, 16), seed=0)
 
 
 class TestMeasuring:
@@ -104,11 +104,11 @@ class TestMeasuring:
 class TestInputs:
     def test_structured_features_are_drawn_alike_and_are_hard(self) -> None:
         shape = Shape(4, 40, 20, 512)
-        assert torch.equal(draw("structured", shape, 3).audio, draw("structured", shape, 3).audio)
-        assert not torch.equal(draw("structured", shape, 3).audio, draw("structured", shape, 4).audio)
+        assert torch.equal(generate("structured", shape, 3).audio, generate("structured", shape, 3).audio)
+        assert not torch.equal(generate("structured", shape, 3).audio, generate("structured", shape, 4).audio)
         error = {}
         for kind in ("structured", "gaussian"):
-            features = draw(kind, shape, 0)
+            features = generate(kind, shape, 0)
             assert features.shape == shape
             plan = cosine_sinkhorn(features.image, features.audio, iterations=3, tolerance=None)
             error[kind] = float(plan.marginal_error.min())

@@ -122,10 +122,10 @@ def move_box(content: dict[str, Any]) -> None:
 PHOTO, SOUND = "images/ant_train_0.png", "audio/ant_train_0.wav"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing picture": (lambda d: (d / PHOTO).unlink(), f"{PHOTO}: no such file"),
-    "no picture": (lambda d: (d / PHOTO).write_bytes(b"hello there"), f"{PHOTO}: is not a picture"),
+    "no picture": (lambda d: (d / PHOTO).write_bytes(b"hello there"), f"{PHOTO}: is not an image"),
     "cut picture": (
         lambda d: (d / PHOTO).write_bytes((d / PHOTO).read_bytes()[:90]),
-        f"{PHOTO}: cannot be decoded as a picture",
+        f"{PHOTO}: cannot be decoded as an image",
     ),
     "missing sound": (lambda d: (d / SOUND).unlink(), f"{SOUND}: no such file"),
     "empty file": (lambda d: (d / SOUND).write_bytes(b""), f"{SOUND}: the file is empty"),
@@ -267,8 +267,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("no.png", "b.wav", "no.png' does not exist"),
         ("a.png", "no.wav", "no.wav' does not exist"),
-        ("bad.png", "b.wav", "bad.png: cannot be decoded as a picture"),
-        ("b.wav", "b.wav", "b.wav: is not a picture that Pillow can read"),
+        ("bad.png", "b.wav", "bad.png: cannot be decoded as an image"),
+        ("b.wav", "b.wav", "b.wav: is not an image that Pillow can read"),
         ("a.png", "bad.wav", "bad.wav: cannot be decoded as audio"),
         ("a.png", "a.png", "a.png: cannot be decoded as audio"),
         ("a.png", "nan.wav", "nan.wav: 100 of 100 audio samples are NaN"),

@@ -171,7 +171,7 @@ def test_eval_refuses_an_unknown_split_task_and_folder(folder):
     )
 
 
-def test_predict_prints_the_answer_and_where_the_picture_is(folder, stand_in):
+def test_predict_prints_the_answer_and_where_the_image_is(folder, stand_in):
     source = "def predict(*words): calls.append(words); return 'a dog, [0.1, 0.2, 0.3, 0.4]'"
     calls = stand_in("avalign.evaluation.predict", source)
     Path("a.jpg").touch()
@@ -251,7 +251,7 @@ def test_list_shows_every_component_and_why_one_cannot_be_used(folder, monkeypat
     fakes.write_module(monkeypatch, folder, "optional", "import laion_clap")
     monkeypatch.setitem(sys.modules, "laion_clap", None)
     encoders = {"small": "avalign_fakes:Plain", "clap": "optional:Clap", "odd": "broken:Odd"}
-    monkeypatch.setattr(registry, "SHIPPED", {**fakes.PLACES, "audio_encoder": encoders})
+    monkeypatch.setattr(registry, "SHIPPED", {**fakes.LOCATIONS, "audio_encoder": encoders})
     rows = [line.split() for line in run("list").stdout.splitlines()]
     for kind, places in registry.SHIPPED.items():
         for name in places:

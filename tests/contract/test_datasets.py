@@ -13,7 +13,7 @@ from tests.helpers.contract.components import every
 
 @every("dataset")
 def test_it_says_what_it_gives(name: str) -> None:
-    assert registry.load("dataset", name).gives in ("records", "pictures", "recordings")
+    assert registry.load("dataset", name).gives in ("records", "images", "recordings")
 
 
 @every("dataset")

@@ -86,7 +86,7 @@ class Endless:
     def sample(self, split: str, task: str, index: int) -> Any:
         return tiny.sample(index)
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         return []
 
 

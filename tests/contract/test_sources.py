@@ -91,7 +91,7 @@ class TestSource:
     def test_its_texts_cover_what_it_asks_and_answers(self, sources: Any, name: str) -> None:
         """A tokenizer is built from them: a word it never saw costs many tokens."""
         source = sources(name)
-        words = set(re.findall(r"[A-Za-z]+", " ".join(source.texts())))
+        words = set(re.findall(r"[A-Za-z]+", " ".join(source.corpus())))
         for task in source.tasks:
             for index in range(8):
                 sample = source.sample("train", task, index)

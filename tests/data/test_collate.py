@@ -93,8 +93,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an interval before 0": ({"intervals": ((-1, 0.6),)}, r"interval \[-1, 0\.6\] .*before 0"),
     "a NaN interval": ({"intervals": ((0, NAN),)}, r"interval \[0, nan\]"),
     "an endless interval": ({"intervals": ((0, INFINITE),)}, r"interval \[0, inf\]"),
-    "an image without place": ({"instruction": "<audio>What?"}, "has media for <image>.*no such place"),
-    "audio without place": ({"instruction": "<image>What?"}, "has media for <audio>.*no such place"),
+    "an image without place": ({"instruction": "<audio>What?"}, "has media for <image>.*no such placeholder"),
+    "audio without place": ({"instruction": "<image>What?"}, "has media for <audio>.*no such placeholder"),
     "two places": ({"instruction": "<image><image><audio>What?"}, "instruction has more than one <image>"),
 }
 
@@ -193,7 +193,7 @@ def test_media_stand_in_the_order_of_their_samples_and_zeros_where_there_is_none
 
 
 @pytest.mark.parametrize("missing", ["image", "audio"])
-def test_a_batch_without_any_picture_or_sound_is_shaped_like_one_with(missing: str) -> None:
+def test_a_batch_without_any_image_or_sound_is_shaped_like_one_with(missing: str) -> None:
     whole = letters()([sample(1), sample(2)])
     without = letters()([sample(k).without(**{missing: True}) for k in (1, 2)])
     values = getattr(without, missing)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from avalign.data.sampling import Draws
+from avalign.data.sampling import TrainingDataset
 from avalign.encoders.clap import ClapAudioEncoder
 from avalign.encoders.clip import ClipImageEncoder
 from avalign.llm import SmallLlama
@@ -47,7 +47,7 @@ def test_no_weight_is_in_what_a_loader_process_is_given() -> None:
 def test_processes_started_anew_make_the_same_batches_to_the_byte(tmp_path: Path, method: str) -> None:
     source = prepared(tmp_path, train=40, val=2, test=2)
     tasks = dict.fromkeys(source.tasks, 1.0)
-    data = Draws(source, tasks, seed=(0,), count=12, collator=built().collator())
+    data = TrainingDataset(source, tasks, seed=(0,), count=12, collator=built().collator())
 
     def made(**how: Any) -> list[Any]:
         return list(DataLoader(data, batch_size=4, collate_fn=data.collate, **how))

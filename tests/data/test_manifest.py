@@ -20,7 +20,7 @@ from avalign.data.collate import check
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.record import FIELDS, from_checked, from_json, to_json, write
 from avalign.data.manifest.table import Table
-from avalign.data.permutation import shuffled
+from avalign.data.permutation import permuted
 from avalign.errors import AvalignError
 from avalign.media.file import MediaError
 from avalign.types import SPLITS, TASKS
@@ -66,7 +66,7 @@ def test_a_sample_is_its_record_with_the_media_decoded(folder: Path) -> None:
         assert sample.image[36:, 40:].mean() == pytest.approx(grey, abs=4)
 
 
-def test_several_frames_are_a_film(folder: Path, tmp_path: Path) -> None:
+def test_several_frames_are_a_video(folder: Path, tmp_path: Path) -> None:
     write([replace(records()[0], image="clip.mp4", frame_times=(0.2, 1.0, 3.4))], tmp_path / "made.jsonl")
     sample = opened(tmp_path / "made.jsonl", media=str(folder)).sample("train", "arig", 0)
     check(sample)
@@ -90,17 +90,17 @@ def test_training_sees_every_record_before_any_again(folder: Path) -> None:
 )
 @quick
 def test_the_order_is_one_to_one(count: int, key: tuple[int, ...]) -> None:
-    assert sorted(shuffled(place, count, key) for place in range(count)) == list(range(count))
+    assert sorted(permuted(place, count, key) for place in range(count)) == list(range(count))
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 24, 97])
 def test_every_place_lands_everywhere_and_apart_from_its_neighbour(count: int) -> None:
     """Over keys: where a place lands is uniform, and so is where the next lands from there."""
     keys = 40 * count
-    landed = Counter(shuffled(count // 2, count, (7, 1, key)) for key in range(keys))
+    landed = Counter(permuted(count // 2, count, (7, 1, key)) for key in range(keys))
     assert chisquare([landed[k] for k in range(count)]).pvalue > 1e-4
     apart = Counter(
-        (shuffled(1, count, (8, key)) - shuffled(0, count, (8, key))) % count for key in range(keys)
+        (permuted(1, count, (8, key)) - permuted(0, count, (8, key))) % count for key in range(keys)
     )
     assert apart[0] == 0
     if count > 2:
@@ -109,7 +109,7 @@ def test_every_place_lands_everywhere_and_apart_from_its_neighbour(count: int) -
 
 def test_orders_of_near_keys_are_no_kin() -> None:
     places = {
-        key: np.array([shuffled(k, 2000, key) for k in range(2000)]) for key in [(0, 1), (1, 0), (0, 2)]
+        key: np.array([permuted(k, 2000, key) for k in range(2000)]) for key in [(0, 1), (1, 0), (0, 2)]
     }
     for one, other in combinations(places.values(), 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
@@ -118,10 +118,10 @@ def test_orders_of_near_keys_are_no_kin() -> None:
 
 def test_the_order_looks_random() -> None:
     """Every place is as likely as any other, and neighbours do not stay together."""
-    landed = Counter(shuffled(3, 10, (seed, 0, 0)) for seed in range(4000))
+    landed = Counter(permuted(3, 10, (seed, 0, 0)) for seed in range(4000))
     assert min(landed.values()) > 300
     assert max(landed.values()) < 500
-    order = np.array([shuffled(place, 1000, (7, 1, 2)) for place in range(1000)])
+    order = np.array([permuted(place, 1000, (7, 1, 2)) for place in range(1000)])
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.1
     assert (np.abs(np.diff(order)) == 1).sum() < 12, "two are expected"
 
@@ -176,7 +176,7 @@ def line(**changes: Any) -> str:
             r":2: record 'train-arig-0': \[0, 1, 1\] is not a list of 4",
         ),
         (line() + "\n" + line(intervals=[[0, "1"]]), "is not a list of 2 numbers"),
-        (line() + "\n" + line(references=[1]), "a list of texts"),
+        (line() + "\n" + line(references=[1]), "a list of strings"),
         (line() + "\n" + line(provenance="{"), "record 'train-arig-0': Expecting"),
         (line() + "\n" + line()[:50], r":2: is not JSON"),
         (line() + "\n" + line(task="asdf"), "no task 'asdf'"),
@@ -248,7 +248,7 @@ def test_an_index_is_the_same_however_the_file_is_divided(
         Table(tmp_path / "spaced.jsonl", workers=workers)
 
 
-def test_a_line_that_begins_where_a_stretch_does_is_indexed_once(
+def test_a_line_that_begins_where_a_segment_does_is_indexed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line(id=f"number-{k}") + "\n" for k in range(6)]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from avalign.config.recipe_file import read
 from avalign.data.manifest.record import Record, write
-from avalign.data.sampling import Draws
+from avalign.data.sampling import TrainingDataset
 from avalign.errors import AvalignError
 from avalign.system.processes import start_anew
 from avalign.training import stage_trainer
@@ -65,7 +65,7 @@ def test_each_source_is_gone_through_before_any_of_it_comes_again(folder: Path, 
     names = [source_of(record) for record in made()]
     seen: dict[str, list[int]] = {name: [] for name in COUNTS}
     for index in range(400):
-        number, epoch = source.order.at("train", task, index)
+        number, epoch = source.sampler.at("train", task, index)
         assert epoch == len(seen[names[number]]) // COUNTS[names[number]]
         seen[names[number]].append(number)
     for name, count in COUNTS.items():
@@ -137,16 +137,16 @@ def test_a_task_none_of_whose_sources_weighs_anything_says_so_when_it_is_drawn(t
 # -- the order after a resume --------------------------------------------------------------------------------
 
 
-def draws(folder: Path, count: int = 240) -> Draws:
+def dataset_of(folder: Path, count: int = 240) -> TrainingDataset:
     source = opened(folder, sources=WEIGHTS)
-    return Draws(source, {"avqa": 1.0, "avcap": 2.0}, seed=(0, 0), count=count, collator=letters())
+    return TrainingDataset(source, {"avqa": 1.0, "avcap": 2.0}, seed=(0, 0), count=count, collator=letters())
 
 
 def ids(batches: Any) -> list[list[str]]:
     return [[sample.id for sample, _ in batch] for batch in batches]
 
 
-def as_drawn(drawn: Any) -> Any:
+def as_sampled(drawn: Any) -> Any:
     return drawn
 
 
@@ -157,10 +157,12 @@ def test_the_samples_after_a_resume_are_those_of_the_run_that_was_not_stopped(
     """As the Trainer resumes: the batches that were done are skipped by number, by any number of workers."""
     from accelerate.data_loader import skip_first_batches
 
-    data = draws(folder)
-    straight = ids(DataLoader(data, batch_size=4, collate_fn=as_drawn))
+    data = dataset_of(folder)
+    straight = ids(DataLoader(data, batch_size=4, collate_fn=as_sampled))
     assert len({name for batch in straight for name in batch}) > 80
-    loader = start_anew(DataLoader(draws(folder), batch_size=4, num_workers=workers, collate_fn=as_drawn))
+    loader = start_anew(
+        DataLoader(dataset_of(folder), batch_size=4, num_workers=workers, collate_fn=as_sampled)
+    )
     assert ids(skip_first_batches(loader, done)) == straight[done:]
 
 
@@ -171,12 +173,12 @@ def test_processes_share_the_draws_out_and_resume_alike(folder: Path, processes:
     from torch.utils.data import BatchSampler, SequentialSampler
 
     def of_rank(rank: int, skip: int = 0) -> list[list[str]]:
-        data = draws(folder)
+        data = dataset_of(folder)
         batches = BatchSampler(SequentialSampler(data), 4, drop_last=False)
         shard = list(BatchSamplerShard(batches, processes, rank))[skip:]
-        return ids(DataLoader(data, batch_sampler=shard, collate_fn=as_drawn))
+        return ids(DataLoader(data, batch_sampler=shard, collate_fn=as_sampled))
 
-    straight = ids(DataLoader(draws(folder), batch_size=4, collate_fn=as_drawn))
+    straight = ids(DataLoader(dataset_of(folder), batch_size=4, collate_fn=as_sampled))
     assert [of_rank(rank) for rank in range(processes)] == [
         straight[rank::processes] for rank in range(processes)
     ]

@@ -33,7 +33,7 @@ def test_the_nth_draw_of_a_name_says_so(drawn: dict[str, float], seed: int, stop
 
 @quick
 @given(weights, seeds, st.integers(0, 10**7))
-def test_shares_are_kept_at_the_end_of_every_stretch(
+def test_shares_are_kept_at_the_end_of_every_segment(
     drawn: dict[str, float], seed: int, stretch: int
 ) -> None:
     counts = Mixture(drawn, (seed,)).before(stretch * BLOCK)
@@ -53,7 +53,7 @@ def test_a_number_decides_whatever_was_asked_before(
     assert [mixture[n] for n in numbers] == [Mixture(drawn, (seed, 1))[n] for n in numbers]
 
 
-def test_the_order_within_a_stretch_is_random_and_the_seed_s() -> None:
+def test_the_order_within_a_segment_is_random_and_the_seed_s() -> None:
     orders = [[Mixture({"a": 1, "b": 3}, (seed,))[n][0] for n in range(8 * BLOCK)] for seed in (0, 1)]
     assert orders[0] != orders[1]
     assert orders[0][:BLOCK] != orders[0][BLOCK : 2 * BLOCK]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avalign.answers import read_boxes, read_intervals, write_box, write_interval
-from avalign.avfit.instructions.replies import NEAR, judged
+from avalign.avfit.instructions.replies import NEAR, rejection
 from avalign.data.manifest import Manifest
 from avalign.data.manifest.phrasing_rules import NEEDS, SLOTS, TOKENS, faults, section_of, tokens_of, wording
 from avalign.data.manifest.phrasings import Phrasing, PhrasingFile, Phrasings, fill, read_file, shipped
@@ -52,7 +52,7 @@ def test_every_section_is_shipped_with_eight_ways_to_ask_and_more(section: str) 
     for k, text in enumerate(texts):
         others = texts[:k] + texts[k + 1 :]
         if section != "avqa":  # whose words are the question's
-            assert judged(text, section, others) is None, text
+            assert rejection(text, section, others) is None, text
         for other in others:
             same = SequenceMatcher(None, wording(text).split(), wording(other).split()).ratio()
             assert same < NEAR, (text, other)
@@ -358,7 +358,7 @@ def test_the_folders_own_file_is_read_beside_the_manifest(tmp_path: Path) -> Non
 
 def test_a_tokenizers_texts_hold_every_phrasing_filled(tmp_path: Path) -> None:
     source = manifest(tmp_path)
-    texts = source.texts()
+    texts = source.corpus()
     for phrasing in shipped().sections["avfc type1"]:
         pattern = re.escape(phrasing.text).replace("<class>", "thingx*").replace("<box>", r"\[0\.10.*\]")
         assert any(re.fullmatch(pattern, text) for text in texts), phrasing.text

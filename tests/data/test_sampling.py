@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from avalign.data import sampling as draws
 from avalign.data.collate import SampleError
-from avalign.data.sampling import ATTEMPTS, Draws
+from avalign.data.sampling import ATTEMPTS, TrainingDataset
 from avalign.errors import AvalignError
 from avalign.media.file import MediaError
 from avalign.system.processes import start_anew
@@ -39,10 +39,10 @@ class Numbers:
         return Sample(str(index), task, f"{task} {index}", "yes", boxes=boxes)
 
 
-def drawn(source: Any = None, tasks: dict[str, float] | None = None, **settings: Any) -> Draws:
+def drawn(source: Any = None, tasks: dict[str, float] | None = None, **settings: Any) -> TrainingDataset:
     defaults = {"seed": (0, 0), "count": 40}
     tasks = {"arig": 1.0, "igatl": 2.0, "avqa": 1.0} if tasks is None else tasks
-    return Draws(source or Numbers(), tasks, collator=letters(), **{**defaults, **settings})
+    return TrainingDataset(source or Numbers(), tasks, collator=letters(), **{**defaults, **settings})
 
 
 ONE = {"arig": 1.0}  # its samples' numbers are the draws'
@@ -61,8 +61,8 @@ def test_a_draw_is_the_same_in_any_order(seed: int, order: list[int]) -> None:
     source = Numbers(odd_are_bad)
     in_order = drawn(source, seed=(seed, 1), on_error="skip")
     straight = [in_order[number] for number in range(12)]
-    shuffled = drawn(source, seed=(seed, 1), on_error="skip")
-    assert {number: shuffled[number] for number in order} == dict(enumerate(straight))
+    permuted = drawn(source, seed=(seed, 1), on_error="skip")
+    assert {number: permuted[number] for number in order} == dict(enumerate(straight))
 
 
 def test_any_number_of_loader_workers_draws_the_same_batches() -> None:

@@ -49,7 +49,7 @@ def test_a_sample_of_the_shards_is_that_of_the_manifest(folder: Path) -> None:
                 assert one.image is None or np.array_equal(one.image, other.image)
                 assert np.array_equal(one.audio, other.audio)
                 assert replace(one, image=None, audio=None) == replace(other, image=None, audio=None)
-    assert sorted(shards.texts()) == sorted(manifest.texts())
+    assert sorted(shards.corpus()) == sorted(manifest.corpus())
 
 
 def test_the_files_of_a_sample_follow_each_other_under_one_key(folder: Path) -> None:

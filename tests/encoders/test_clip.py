@@ -140,7 +140,7 @@ def test_the_tower_alone_is_read_as_well_and_older_names(folder: Path, tmp_path:
     assert all("text" in name for name in left["is the text tower"])
 
 
-def test_pictures_are_normalised_as_the_folder_says(folder: Path) -> None:
+def test_images_are_normalised_as_the_folder_says(folder: Path) -> None:
     encoder = ClipImageEncoder(model=str(folder), size=32)
     image = np.zeros((10, 20, 3), np.uint8)
     image[:, 10:] = 255

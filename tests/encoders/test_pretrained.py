@@ -64,7 +64,7 @@ def test_patches_are_row_by_row_from_the_top_left() -> None:
         assert change.argmax().item() == token
 
 
-def test_a_picture_is_squeezed_and_normalised_as_the_model_wants() -> None:
+def test_an_image_is_squeezed_and_normalised_as_the_model_wants() -> None:
     encoder = TimmImageEncoder(model="test_vit", pretrained=False)  # mean and std 0.5
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 50:] = 255

@@ -124,13 +124,13 @@ def test_its_tokens_are_those_of_timm_at_every_size(folder: Any, family: str, wh
     assert tokens.values.shape == (2, side * side, encoder.width) == expected.shape
     assert_close(tokens.values, expected, torch.float32)
     assert encoder.loaded is not None
-    assert encoder.loaded.whole
+    assert encoder.loaded.complete
     assert encoder.loaded.share == 1
     assert encoder.pretrained
 
 
 @every_family()
-def test_its_pictures_are_normalised_as_it_was_trained(folder: Any, family: str) -> None:
+def test_its_images_are_normalised_as_it_was_trained(folder: Any, family: str) -> None:
     """By the numbers that timm lists for the family, which differ: CLIP's, ImageNet's, halves."""
     stock = timm.get_pretrained_cfg(FAMILIES[family].name)
     encoder = TimmImageEncoder(model=str(folder(family)), pretrained=False)

@@ -107,7 +107,7 @@ def test_perfect_answers_have_full_marks(perfect, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_without_sound_or_picture_this_answerer_says_nothing(perfect, task):
+def test_without_sound_or_image_this_answerer_says_nothing(perfect, task):
     for check in ("without_audio", "without_image"):
         less = perfect[0]["tasks"][task][check]
         assert less["metrics"][HEADLINES[task]]["value"] == 0

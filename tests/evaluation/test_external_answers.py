@@ -166,7 +166,7 @@ def test_boxes_in_the_unit_that_is_told(tmp_path: Path, unit: str, answer: str) 
     assert value(scores, "mean IoU") == 1
 
 
-def test_pixels_need_a_size_by_the_picture_or_the_record(tmp_path: Path) -> None:
+def test_pixels_need_a_size_by_the_image_or_the_record(tmp_path: Path) -> None:
     from PIL import Image
 
     with pytest.raises(AvalignError, match=r"record 'vgg_ss/-x_0' has no image_size .* no such file"):

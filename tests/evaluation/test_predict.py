@@ -38,7 +38,7 @@ def asked(monkeypatch):
     return samples
 
 
-def test_files_become_a_sample_and_its_answer_a_picture(media, asked, tmp_path):
+def test_files_become_a_sample_and_its_answer_an_image(media, asked, tmp_path):
     out = tmp_path / "pictures" / "mine.png"
     assert predict(tmp_path, *media, "Where is it?", out) == "[dog, 0.1, 0.2, 0.5, 0.8]"
     assert asked[0].instruction == "<image><audio>Where is it?"
@@ -53,7 +53,7 @@ def test_places_in_the_question_are_kept(media, asked, tmp_path):
     assert asked[0].instruction == "<audio>In <image>, what sounds?"
 
 
-def test_the_picture_has_a_default_name(media, asked, tmp_path, monkeypatch):
+def test_the_image_has_a_default_name(media, asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     predict(tmp_path, media[0], None, "What is it?")
     assert (tmp_path / "answer.png").is_file()
@@ -85,7 +85,7 @@ def test_a_bad_file_is_named_before_the_model_is_loaded(media, tmp_path, monkeyp
     ("question", "out", "why"),
     [
         ("what\udcff?", "a.png", "the question is not UTF-8 text"),
-        ("what?", "a.xyz", "no kind of picture ends so. Known: "),
+        ("what?", "a.xyz", "no image format ends so. Known: "),
         ("what?", ".", "is a folder; name a file"),
         ("what?", "b.wav/a.png", "cannot be written"),
     ],

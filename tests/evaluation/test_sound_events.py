@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avalign.evaluation.metrics.sound_events import matched, of_sound, sound_event_metrics
+from avalign.evaluation.metrics.sound_events import asks_audio, matched, sound_event_metrics
 from avalign.types import Sample
 
 
@@ -51,9 +51,9 @@ def test_nothing_at_all_has_no_score():
 
 def test_only_sound_counts():
     heard, seen = sample("1", "dog", [], kind="audio"), sample("2", "dog", [], kind="visual")
-    assert of_sound([heard, sample("3", "dog", [])])
-    assert not of_sound([heard, seen])
-    assert not of_sound([heard, sample("4", None, [])])
+    assert asks_audio([heard, sample("3", "dog", [])])
+    assert not asks_audio([heard, seen])
+    assert not asks_audio([heard, sample("4", None, [])])
 
 
 @pytest.mark.parametrize("seed", range(5))

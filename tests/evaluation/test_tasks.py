@@ -124,7 +124,7 @@ def test_avqa_letters_stand_for_choices_in_the_truth_too_and_only_there():
     assert values(Avqa(), [open_question], ["B"])["accuracy"] == 0
     two = replace(DOG, response="b", provenance={"choices": ["b", "a"]})
     assert values(Avqa(), [two], ["B"])["accuracy"] == 1  # a choice's own text comes before its letter
-    with pytest.raises(ValueError, match="1: its choices are not a list of texts"):
+    with pytest.raises(ValueError, match="1: its choices are not a list of strings"):
         Avqa().score([replace(DOG, provenance={"choices": "abc"})], ["a"])
 
 

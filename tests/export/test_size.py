@@ -118,7 +118,7 @@ def test_what_is_counted_is_what_autograd_keeps(
     """In a real forward pass on real samples, of as much text as is assumed; the logits are on top."""
     recipe = tiny(tmp_path, *settings)
     source = build_source(recipe)
-    model = build_model(recipe, source.texts())
+    model = build_model(recipe, source.corpus())
     model.train()
     given = model.collator()([source.sample("train", "avqa", k) for k in range(4)])
     low = recipe.train.precision == "bf16"

@@ -154,7 +154,7 @@ def test_layers_are_at_least_one() -> None:
             build(0)
 
 
-def test_a_film_knows_when_each_frame_was_seen() -> None:
+def test_a_video_knows_when_each_frame_was_seen() -> None:
     image, audio = tokens(0)
     for module in (gated(), concat()):
         one, other = (

@@ -83,7 +83,7 @@ def opened(file: Path) -> int:
     read = 0
     try:
         source.prepare(str(file), seed=0)
-        source.texts()
+        source.corpus()
         for split in ("train", "val", "test"):
             for task in TASKS:
                 for index in range(source.size(split, task)):

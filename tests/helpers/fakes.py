@@ -40,7 +40,7 @@ class Needy:
     def __init__(self, *, epsilon: float, target: Tensor = None): ...
 '''
 
-PLACES = {
+LOCATIONS = {
     "image_encoder": {"small": "avalign_fakes:Plain"},
     "audio_encoder": {"small": "avalign_fakes:Plain"},
     "projector": {"linear": "avalign_fakes:Plain", "mlp": "avalign_fakes:Mlp"},
@@ -59,7 +59,7 @@ PLACES = {
 def install(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make the registry ship the fakes above, from a module written into `folder`."""
     write_module(patch, folder, "avalign_fakes", SOURCE)
-    patch.setattr(registry, "SHIPPED", PLACES)
+    patch.setattr(registry, "SHIPPED", LOCATIONS)
 
 
 def write_module(patch: pytest.MonkeyPatch, folder: Path, name: str, source: str) -> None:

@@ -220,8 +220,8 @@ def check_many_blocks(
     """More rows, columns and features than a block of any kernel holds, in blocks as shipped."""
     given = Features.drawn(device, shape, dtype, seed=10)
     expected = reference(given, 0.05, 8, None)
-    for place in ("streamed", "split"):
-        solution = forward(given, epsilon=0.05, iterations=8, tolerance=None, place=place)
+    for tier_name in ("streamed", "split"):
+        solution = forward(given, epsilon=0.05, iterations=8, tolerance=None, tier_name=tier_name)
         torch.testing.assert_close(solution.f.double(), expected.f, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(solution.g.double(), expected.g, atol=1e-6, rtol=1e-5)
     assert_gradients(given, solution, 0.05)

@@ -28,7 +28,7 @@ NUMBERS = ("epsilon", "tolerance")
 def _kernels() -> dict[str, tuple[Any, dict[str, str], dict[str, Any]]]:
     """name -> kernel, types of what is not a float32 pointer, and what it is compiled with, as shipped."""
     kernels: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {}
-    counts = dict.fromkeys(("iterations_out", "broken", "broken_out", "whole"), "*i32")
+    counts = dict.fromkeys(("iterations_out", "broken", "broken_out", "ints"), "*i32")
     for relaxed in (False, True):
         modes = {"WARM": False, "RELAXED": relaxed}
         words = "relaxed" if relaxed else "plain"

@@ -70,7 +70,9 @@ def _same_as_torch() -> None:
     x, y = (torch.randn(2, k, 20, generator=torch.Generator().manual_seed(k)) for k in (13, 9))
     engines = {"torch": ("torch", None), "triton": ("triton-registers", "in_registers")}
     engines["triton-registers"] = engines["triton"]
-    engines |= {f"triton-{place}": (f"triton-{place}", place) for place in ("streamed", "split")}
+    engines |= {
+        f"triton-{tier_name}": (f"triton-{tier_name}", tier_name) for tier_name in ("streamed", "split")
+    }
     found = []
     for engine, (ran, by) in engines.items():
         leaves = [t.clone().requires_grad_() for t in (x, y, torch.linspace(-1, 1, 13).expand(2, -1))]
@@ -137,16 +139,16 @@ def test_the_tier_is_chosen_by_items_tokens_and_multiprocessors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "n", "m", "why"),
+    ("tier_name", "n", "m", "why"),
     [
         ("streamed", 10, 8193, "at most 8192 target tokens an item, got 8193"),
         ("split", 10, 8193, "at most 8192 target tokens an item, got 8193"),
         ("registers", 257, 64, "registers hold 16384 entries of an item, and 257 x 64 tokens pad to 32768"),
     ],
 )
-def test_what_a_tier_cannot_take_is_refused(place: str, n: int, m: int, why: str) -> None:
+def test_what_a_tier_cannot_take_is_refused(tier_name: str, n: int, m: int, why: str) -> None:
     x, y = torch.ones(1, n, 1), torch.ones(1, m, 1)
-    with pytest.raises(ValueError, match=f"{place} tier: .*{why}"):
+    with pytest.raises(ValueError, match=f"{tier_name} tier: .*{why}"):
         kernels().forward(
-            x, y, x[..., 0], y[..., 0], None, epsilon=1.0, iterations=1, tolerance=None, place=place
+            x, y, x[..., 0], y[..., 0], None, epsilon=1.0, iterations=1, tolerance=None, tier_name=tier_name
         )

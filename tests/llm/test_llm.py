@@ -168,7 +168,7 @@ def test_tokens_go_exactly_where_their_places_are(llm: SmallLlama) -> None:
 def test_more_tokens_than_room_are_refused(llm: SmallLlama) -> None:
     ids, mask = prompts(llm, QUESTIONS, left=False)
     image, audio = media(3, IMAGE_TOKENS, llm.width), media(3, AUDIO_TOKENS + 1, llm.width)
-    with pytest.raises(ValueError, match=r"<audio> places hold 4 ids, the encoder gave 6 tokens"):
+    with pytest.raises(ValueError, match=r"<audio> placeholders hold 4 ids, the encoder gave 6 tokens"):
         llm(ids, mask, image, audio)
 
 

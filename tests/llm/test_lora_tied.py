@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import avalign
-from avalign.config.portable import places_of
+from avalign.config.portable import paths_of
 from avalign.config.recipe_file import read
 from avalign.errors import AvalignError
 from avalign.export import hugging_face as exporting
@@ -139,7 +139,7 @@ def test_an_export_of_a_run_answers_as_the_run(
     assert apart(trained, logits(AutoModelForCausalLM.from_pretrained(out / "llm"))) < 1e-5
     if kind == "released":
         apart_from_it = export(run, tmp_path / "apart")
-        base = places_of(read(run / "recipe.yaml"))
+        base = paths_of(read(run / "recipe.yaml"))
         monkeypatch.setenv("AVALIGN_MODELS", str(Path(next(iter(base.values()))).parent))
         assert torch.equal(trained, logits(avalign.load(apart_from_it).cpu().llm.lm))
 

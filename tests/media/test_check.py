@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from avalign.avfit.check.lines import SOUND, VIDEO
-from avalign.avfit.check.media import Limits, Use, judged, measured
+from avalign.avfit.check.lines import AUDIO, VIDEO
+from avalign.avfit.check.media import Limits, Use, measured, problems_of
 from avalign.media.file import MediaError
 from avalign.media.read import read_frames
 from tests.helpers.media_files import FILMS, SECONDS, SOUNDS, Kind, bursts, write
@@ -24,10 +24,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("media")
 
 
-def found(file: Path, kind: int = SOUND) -> dict[str, str]:
+def found(file: Path, kind: int = AUDIO) -> dict[str, str]:
     """Each finding and its line."""
     limits = Limits(min_rate=8_000)
-    return {code: said for code, _, said in judged(file.name, kind, measured(file, kind), [ANYWHERE], limits)}
+    return {
+        code: said for code, _, said in problems_of(file.name, kind, measured(file, kind), [ANYWHERE], limits)
+    }
 
 
 # ---- good files ----
@@ -36,7 +38,7 @@ def found(file: Path, kind: int = SOUND) -> dict[str, str]:
 @pytest.mark.parametrize("kind", [Kind(*film) for film in FILMS] + SOUNDS, ids=str)
 def test_nothing_is_found_in_good_files(kind: Kind, folder: Path) -> None:
     file = write(folder, kind)
-    assert found(file, SOUND) == {}
+    assert found(file, AUDIO) == {}
     if kind.video:
         assert found(file, VIDEO) == {}
 
@@ -82,7 +84,7 @@ def test_a_tag_in_front_is_none_of_the_sound(suffix: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("film", FILMS, ids=" ".join)
-def test_sound_that_begins_after_the_picture_is_found(film: tuple[str, str, str], folder: Path) -> None:
+def test_sound_that_begins_after_the_image_is_found(film: tuple[str, str, str], folder: Path) -> None:
     said = found(write(folder, Kind(*film, late_audio=0.8)))
     assert set(said) == {"sound begins late"}
     line = said["sound begins late"]
@@ -200,7 +202,7 @@ def test_an_mp3_file_that_goes_on_is_found(tmp_path: Path) -> None:
 
 def uses_found(file: Path, first: float) -> set[str]:
     use = Use(0, first, np.nan, first)
-    return {code for code, *_ in judged(file.name, VIDEO, measured(file, VIDEO), [use], Limits())}
+    return {code for code, *_ in problems_of(file.name, VIDEO, measured(file, VIDEO), [use], Limits())}
 
 
 def test_a_frame_that_reading_refuses_before_the_first_is_found(folder: Path) -> None:
@@ -230,7 +232,7 @@ def test_a_video_cut_at_its_head_begins_with_its_first_frame_that_decodes(
     np.testing.assert_array_equal(read_frames(file, [max(0.0, begin - 0.9)])[0], first)
 
 
-def test_a_later_piece_of_a_film_sent_in_pieces_does_not_break_off(folder: Path, tmp_path: Path) -> None:
+def test_a_later_piece_of_a_video_sent_in_pieces_does_not_break_off(folder: Path, tmp_path: Path) -> None:
     whole, file = tmp_path / "whole.mp4", tmp_path / "piece.mp4"
     options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
     film = write(folder, Kind("mp4", "aac", "libx264"))
@@ -244,7 +246,7 @@ def test_a_later_piece_of_a_film_sent_in_pieces_does_not_break_off(folder: Path,
     pieces = [at - 4 for at in range(len(content)) if content[at : at + 4] == b"moof"]
     assert len(pieces) > 2
     file.write_bytes(content[: pieces[0]] + content[pieces[1] :])
-    assert "media breaks off" not in found(file, VIDEO) | found(file, SOUND)
+    assert "media breaks off" not in found(file, VIDEO) | found(file, AUDIO)
     file.write_bytes(content[: pieces[0]] + content[pieces[1] : -5000])
     assert "media breaks off" in found(file, VIDEO)
 

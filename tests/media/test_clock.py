@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avalign.avfit.check.lines import SOUND, VIDEO
+from avalign.avfit.check.lines import AUDIO, VIDEO
 from avalign.avfit.check.media import measured
 from avalign.media.file import MediaError
 from avalign.media.read import read_audio, read_frames, seconds_of
@@ -60,7 +60,7 @@ def test_sound_is_where_the_clock_says(kind: Kind, folder: Path) -> None:
         start, end = min(start, end), max(start, end) + 0.05
         part, _ = read_audio(file, start, end)
         np.testing.assert_allclose(part, whole[round(start * rate) : round(end * rate)], atol=1e-4)
-    assert measured(file, SOUND).seconds == pytest.approx(len(whole) / rate, abs=1e-4)
+    assert measured(file, AUDIO).seconds == pytest.approx(len(whole) / rate, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LATE if kind.video], ids=str)
@@ -185,7 +185,7 @@ def test_the_first_frame_stands_for_a_second_before_it_begins(tmp_path: Path) ->
         read_frames(late, [0.5])
 
 
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_a_cover_image_is_no_video(tmp_path: Path) -> None:
     file = tmp_path / "a.mp4"
     with av.open(str(file), "w") as container:
         sound = container.add_stream("aac", rate=48_000, layout="mono")

@@ -78,7 +78,7 @@ def test_the_frame_shown_at_a_time_is_read(film: Film, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["B frames", "open groups", "10 bits"])
-def test_the_films_have_frames_out_of_order(name: str, tmp_path: Path) -> None:
+def test_the_videos_have_frames_out_of_order(name: str, tmp_path: Path) -> None:
     film = next(film for film in FILMS if film.name == name and film.suffix in ("mp4", "mov"))
     with av.open(str(write(tmp_path, film))) as container:
         stamps = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
@@ -116,7 +116,7 @@ def with_matrix(file: Path, matrix: tuple[int, int, int, int]) -> None:
 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_turned_or_mirrored_film_is_set_upright(suffix: str, turn: str, tmp_path: Path) -> None:
+def test_a_turned_or_mirrored_video_is_set_upright(suffix: str, turn: str, tmp_path: Path) -> None:
     matrix, stored_of = TURNS[turn]
     file = write(tmp_path, Film("turned", "mp4", "libx264", steady(25, 20), options=SMOOTH), stored_of)
     with_matrix(file, matrix)
@@ -190,7 +190,7 @@ MADE = {
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", MADE)
-def test_films_that_ffmpeg_makes(name: str, tmp_path: Path) -> None:
+def test_videos_that_ffmpeg_makes(name: str, tmp_path: Path) -> None:
     file = made_by_ffmpeg(tmp_path / name)
     assert_exact(file, steady(25), range(FRAMES))
     facts = measured(file, VIDEO)
@@ -209,7 +209,7 @@ def made_by_ffmpeg(file: Path) -> Path:
 @needs_ffmpeg
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize("cut", ["0.7", "1.01"])
-def test_a_film_cut_without_coding_anew(suffix: str, cut: str, tmp_path: Path) -> None:
+def test_a_video_cut_without_coding_anew(suffix: str, cut: str, tmp_path: Path) -> None:
     whole, part = made_by_ffmpeg(tmp_path / "long.mp4"), tmp_path / f"part.{suffix}"
     ffmpeg("-ss", cut, "-i", whole, "-c", "copy", part)
     begins, numbers = shown_by_ffmpeg(part)

@@ -60,7 +60,7 @@ def test_a_tiff_that_counts_from_white_to_black_is_turned_round(tmp_path: Path, 
 def test_numbers_without_a_white_are_refused(tmp_path: Path, mode: str) -> None:
     kind = np.float32 if mode == "F" else np.int32
     Image.fromarray(RAMP.astype(kind) * 300).save(tmp_path / "a.tif")
-    with pytest.raises(MediaError, match=r"a\.tif: cannot be decoded as a picture: .* known to be white"):
+    with pytest.raises(MediaError, match=r"a\.tif: cannot be decoded as an image: .* known to be white"):
         read_image(tmp_path / "a.tif")
 
 
@@ -91,7 +91,7 @@ def test_a_red_and_a_white_half_stay_so_in_every_mode_and_format(
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
-def test_of_several_pictures_the_first_is_meant(tmp_path: Path, suffix: str) -> None:
+def test_of_several_images_the_first_is_meant(tmp_path: Path, suffix: str) -> None:
     first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
     assert read_image(tmp_path / f"a.{suffix}")[24, 32].tolist()[::2] in ([255, 0], [254, 0])
@@ -108,7 +108,7 @@ def test_of_several_pictures_the_first_is_meant(tmp_path: Path, suffix: str) -> 
 )
 def test_a_format_that_pillow_lacks_is_named(tmp_path: Path, head: bytes, said: str) -> None:
     (tmp_path / "a.jpg").write_bytes(head + bytes(64))
-    with pytest.raises(MediaError, match=rf"a\.jpg: is a picture in {said}, .* save it as JPEG or PNG"):
+    with pytest.raises(MediaError, match=rf"a\.jpg: is an image in {said}, .* save it as JPEG or PNG"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -116,7 +116,7 @@ def test_a_pillow_without_avif_still_reads_the_others(tmp_path: Path, monkeypatc
     Image.new("RGB", (8, 8), "white").save(tmp_path / "a.bmp")
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    monkeypatch.setattr(picture, "PICTURES", ("AVIF", "BMP"))
+    monkeypatch.setattr(picture, "FORMATS", ("AVIF", "BMP"))
     assert read_image(tmp_path / "a.bmp").min() == 255
     (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(64))
     with pytest.raises(MediaError, match=r"AVIF, for which Pillow 11\.3"):

@@ -31,7 +31,7 @@ def corner_picture() -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     if mode == "I;16":
         Image.fromarray(np.full((4, 6), 255 * 257, np.uint16)).save(file)
@@ -69,11 +69,11 @@ def write_truncated_jpeg(file: Path) -> None:
         (lambda file: None, "no such file"),
         (lambda file: file.mkdir(), "is a folder"),
         (lambda file: file.write_bytes(b""), "empty"),
-        (lambda file: file.write_bytes(b"not a picture at all"), "not a picture"),
+        (lambda file: file.write_bytes(b"not a picture at all"), "not an image"),
         (write_truncated_jpeg, "truncated"),
     ],
 )
-def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, damage, why: str) -> None:
+def test_an_image_that_cannot_be_used_is_named(tmp_path: Path, damage, why: str) -> None:
     file = tmp_path / "bad.jpg"
     damage(file)
     with pytest.raises(MediaError, match=why) as caught:

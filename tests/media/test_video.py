@@ -62,14 +62,14 @@ def test_a_turned_video_is_set_upright(video: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", range(SECONDS))
-def test_a_stretch_of_a_videos_sound_is_the_right_one(video: Path, second: int) -> None:
+def test_a_segment_of_a_videos_sound_is_the_right_one(video: Path, second: int) -> None:
     audio, rate = read_audio(video, second + 0.1, second + 0.9)
     assert rate == RATE
     assert len(audio) == round(0.8 * RATE)
     assert pitch(audio, rate) == pytest.approx(300 * (second + 1), abs=3)
 
 
-def test_a_stretch_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path) -> None:
+def test_a_segment_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", beeps(), RATE, subtype="FLOAT")
@@ -81,7 +81,7 @@ def test_a_stretch_of_a_recording_is_the_right_one_to_the_sample(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp4"])
-def test_a_stretch_behind_the_end_is_refused(video: Path, tmp_path: Path, suffix: str) -> None:
+def test_a_segment_behind_the_end_is_refused(video: Path, tmp_path: Path, suffix: str) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", beeps(), RATE)
@@ -96,10 +96,10 @@ def test_what_is_no_video_or_has_none_of_the_kind_is_named(video: Path, tmp_path
     text = tmp_path / "notes.mp4"
     text.write_text("no video at all")
     with pytest.raises(
-        MediaError, match=r"notes\.mp4: cannot be decoded as a video: it is no sound or video"
+        MediaError, match=r"notes\.mp4: cannot be decoded as a video: it is no audio or video"
     ):
         read_frames(text, [0.0])
-    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: it is no sound or video"):
+    with pytest.raises(MediaError, match=r"notes\.mp4: cannot be decoded as audio: it is no audio or video"):
         read_audio(text)
     with pytest.raises(MediaError, match="no such file"):
         read_frames(tmp_path / "absent.mp4", [0.0])

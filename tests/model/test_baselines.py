@@ -115,7 +115,7 @@ def test_it_trains_and_answers(
     run = train(recipe, tmp_path / "run")
     source = build_source(recipe)
     training.set_seed(recipe.seed)
-    fresh, model = build_model(recipe, source.texts()), avalign.load(run)
+    fresh, model = build_model(recipe, source.corpus()), avalign.load(run)
     for part in CONNECTORS:
         before = dict(getattr(fresh, part).named_parameters())
         for key, weight in getattr(model, part).named_parameters():
@@ -130,7 +130,7 @@ def test_it_trains_and_answers(
 
 
 @every
-def test_it_takes_films_too(name: str) -> None:
+def test_it_takes_videos_too(name: str) -> None:
     model = built(name, "model.frames=2")
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     film = sample(image=image, frame_times=(0.5, 1.5))

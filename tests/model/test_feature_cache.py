@@ -54,10 +54,10 @@ def test_what_is_read_is_what_was_encoded_and_only_new_inputs_are_encoded(tmp_pa
             cache(tmp_path).tokens("audio_encoder", encoder, X[:3], SECONDS[:3]), encoder(X[:3], SECONDS[:3])
         )
     assert encoder.seen == 3 + 2 * 3  # once for the cache, twice to compare
-    shuffled = torch.tensor([2, 3, 0])
-    found = cache(tmp_path).tokens("audio_encoder", encoder, X[shuffled], SECONDS[shuffled])
+    permuted = torch.tensor([2, 3, 0])
+    found = cache(tmp_path).tokens("audio_encoder", encoder, X[permuted], SECONDS[permuted])
     assert encoder.seen == 9 + 1
-    assert same(found, encoder(X[shuffled], SECONDS[shuffled]))
+    assert same(found, encoder(X[permuted], SECONDS[permuted]))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_other_options_lengths_and_precisions_are_other_entries(tmp_path: Path) 
         (cache(tmp_path), SECONDS + 1),
     ):
         other.tokens("audio_encoder", encoder, X, seconds)
-        assert (other.counts.read, other.counts.kept) == (0, 4)
+        assert (other.counts.read, other.counts.saved) == (0, 4)
     with torch.autocast("cpu", torch.bfloat16):
         kept = cache(tmp_path)
         kept.tokens("audio_encoder", encoder, X, SECONDS)
@@ -120,7 +120,7 @@ def test_a_damaged_entry_is_named_and_made_anew(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:20])
     kept = cache(tmp_path)
     assert same(kept.tokens("audio_encoder", encoder, X, SECONDS), encoder(X, SECONDS))
-    assert (kept.counts.read, kept.counts.kept, kept.counts.damaged) == (3, 1, [str(file)])
+    assert (kept.counts.read, kept.counts.saved, kept.counts.damaged) == (3, 1, [str(file)])
     assert cache(tmp_path).tokens("audio_encoder", encoder, X, SECONDS) is not None
 
 
@@ -136,7 +136,7 @@ def test_a_full_folder_takes_no_more_and_says_so(tmp_path: Path, capsys: pytest.
     assert "2 computed and not kept: full (data.features_gib)" in said
 
 
-def test_a_film_is_kept_frame_by_frame(tmp_path: Path) -> None:
+def test_a_video_is_kept_frame_by_frame(tmp_path: Path) -> None:
     model = tiny.model(frames=3)
     model.learn({"llm"})
     samples = [
@@ -155,7 +155,7 @@ def test_a_film_is_kept_frame_by_frame(tmp_path: Path) -> None:
             torch.testing.assert_close(one.values, other.values)
             assert torch.equal(one.mask, other.mask)
     counts = model.features.counts
-    assert (counts.read, counts.kept) == (6 + 2, 6 + 2)  # a padded frame is one too; and two sounds
+    assert (counts.read, counts.saved) == (6 + 2, 6 + 2)  # a padded frame is one too; and two sounds
 
 
 def test_training_is_the_same_with_and_without(

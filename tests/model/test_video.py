@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalign.data.collate import Collator, kept_frames
+from avalign.data.collate import Collator, frame_indices
 from avalign.encoders.positions import patch_boxes
 from avalign.errors import AvalignError
 from avalign.fusion.none import NoFusion
@@ -58,8 +58,8 @@ def learnt(model: AudioVisualLM, batch: Batch, row: int = 0) -> torch.Tensor:
 
 @quick
 @given(st.integers(1, 500), st.integers(1, 64))
-def test_the_middle_frame_of_each_equal_stretch_is_shown(count: int, most: int) -> None:
-    shown = kept_frames(count, most)
+def test_the_middle_frame_of_each_equal_segment_is_shown(count: int, most: int) -> None:
+    shown = frame_indices(count, most)
     assert len(shown) == min(count, most)
     stretch = Fraction(count, len(shown))
     for k, frame in enumerate(shown):
@@ -67,10 +67,10 @@ def test_the_middle_frame_of_each_equal_stretch_is_shown(count: int, most: int) 
 
 
 def test_frames_shown_by_example() -> None:
-    assert kept_frames(3, 8) == [0, 1, 2]
-    assert kept_frames(8, 4) == [1, 3, 5, 7]
-    assert kept_frames(7, 3) == [1, 3, 5]
-    assert kept_frames(10, 1) == [5]
+    assert frame_indices(3, 8) == [0, 1, 2]
+    assert frame_indices(8, 4) == [1, 3, 5, 7]
+    assert frame_indices(7, 3) == [1, 3, 5]
+    assert frame_indices(10, 1) == [5]
 
 
 def test_a_batch_holds_the_frames_shown_their_times_and_which_are_real() -> None:
@@ -89,14 +89,14 @@ def test_a_batch_holds_the_frames_shown_their_times_and_which_are_real() -> None
     assert torch.equal(moved.frame_mask, batch.frame_mask)
 
 
-def test_a_batch_without_any_picture_is_shaped_like_one_with() -> None:
+def test_a_batch_without_any_image_is_shaped_like_one_with() -> None:
     batch = letters(FRAMES)([film(2).without(image=True)])
     assert batch.image.shape == (1, FRAMES, 3)
     assert not batch.image.any()
     assert not batch.frame_mask.any()
 
 
-def test_a_model_of_one_frame_is_shown_the_middle_of_a_film_as_a_picture() -> None:
+def test_a_model_of_one_frame_is_shown_the_middle_of_a_video_as_an_image() -> None:
     whole = film(5)
     batch, still = (
         tiny.letters()([s]) for s in (whole, replace(whole, image=whole.image[2], frame_times=()))
@@ -127,7 +127,7 @@ def test_tokens_lie_frame_by_frame_each_in_its_place_at_its_time(model: AudioVis
         assert found.frame_times.shape == (2, FRAMES * PATCHES)
 
 
-def test_a_picture_has_no_time_and_one_frame() -> None:
+def test_an_image_has_no_time_and_one_frame() -> None:
     model = tiny.model()
     tokens, audio, fused = model.encode(model.collator()([tiny.sample()]))
     for found in (tokens, audio, fused.image, fused.audio):
@@ -158,7 +158,7 @@ def test_room_for_more_frames_changes_nothing(model: AudioVisualLM) -> None:
     assert_close(other, one, torch.float32)
 
 
-def test_a_film_is_answered_the_same_alone_and_beside_pictures(model: AudioVisualLM) -> None:
+def test_a_video_is_answered_the_same_alone_and_beside_images(model: AudioVisualLM) -> None:
     samples = [film(3), tiny.sample(1), film(2, 2), film(2, 3).without(image=True)]
     assert model.answer(samples) == [model.answer([sample])[0] for sample in samples]
     whole = samples[0]
@@ -261,7 +261,7 @@ def test_places_for_media_are_counted_through_projectors_with_and_without_frames
 # -- explaining ----------------------------------------------------------------------------------------------
 
 
-def test_a_film_is_explained_by_the_attention_of_all_its_frames(model: AudioVisualLM, tmp_path: Any) -> None:
+def test_a_video_is_explained_by_the_attention_of_all_its_frames(model: AudioVisualLM, tmp_path: Any) -> None:
     asked = film(2)
     told = model.explain(asked)
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_a_film_is_explained_by_the_attention_of_all_its_frames(model: AudioVisu
     assert draw_answer(asked, told, tmp_path / "film.png").stat().st_size > 10_000
 
 
-def test_queries_without_a_place_are_not_drawn_as_a_picture() -> None:
+def test_queries_without_a_place_are_not_drawn_as_an_image() -> None:
     """Four queries that stand for the whole picture are no grid of 2 x 2."""
 
     class Placeless(Linear):

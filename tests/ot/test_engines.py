@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from avalign.bench.inputs import Shape, draw
+from avalign.bench.inputs import Shape, generate
 from avalign.kernels.cpu import engine as cpu
 from avalign.losses import AVOpT
 from avalign.ot import NotConverged, Plan, TransportError, cosine_sinkhorn, sinkhorn
@@ -289,7 +289,7 @@ class TestFused:
     @pytest.mark.parametrize("engine", ["c++", "torch"])
     def test_relaxation_that_swings_is_taken_back(self, engine: str) -> None:
         """From nothing at a small epsilon the error goes round in circles; with less relaxation it ends."""
-        features = draw("structured", Shape(4, 196, 256, 64), 0)
+        features = generate("structured", Shape(4, 196, 256, 64), 0)
         poor = cosine_sinkhorn(features.image, features.audio, iterations=1, tolerance=None)
         poor = replace(poor, target_potential=torch.zeros(4, 256))
         settings = {"epsilon": 0.001, "iterations": 3000, "init": poor, "engine": engine}

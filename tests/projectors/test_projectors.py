@@ -141,7 +141,7 @@ def test_a_shortened_sound_keeps_its_spans_and_knows_what_is_real() -> None:
 # -- spatial and temporal pooling ----------------------------------------------------------------------------
 
 
-def test_a_film_is_its_frames_means_and_its_places_means() -> None:
+def test_a_video_is_its_frames_means_and_its_places_means() -> None:
     module = SpatialTemporalPool(DIM, DIM)
     with torch.no_grad():
         module.linear.weight.copy_(torch.eye(DIM))

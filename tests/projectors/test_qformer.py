@@ -350,5 +350,5 @@ def test_what_cannot_be_read_is_said() -> None:
         qformer(instruction=True)(tokens())
     with pytest.raises(ValueError, match="an instruction of 513 tokens is longer than the 512"):
         qformer(instruction=True)(tokens(), instruction=asked(0, 513))
-    with pytest.raises(ValueError, match="a sound has no frames for its window: set steps: tokens"):
+    with pytest.raises(ValueError, match="audio has no frames for its window: set steps: tokens"):
         qformer(window=2)(replace(tokens(), times=spans(7, 7.0)))

@@ -141,7 +141,7 @@ def test_an_answer_in_signs_that_the_font_lacks_is_drawn(tmp_path):
     assert draw_answer(sample, explanation("\x11 \u72d7 $x$ [\n"), tmp_path / "a.png").is_file()
 
 
-def test_nothing_at_all_is_still_a_picture(tmp_path):
+def test_nothing_at_all_is_still_an_image(tmp_path):
     sample = Sample("1", "avqa", "", "", None, None)
     silent = SimpleNamespace(answer="", image_map=None, audio_map=None, audio_times=None)
     assert draw_answer(sample, silent, tmp_path / "a.png").is_file()

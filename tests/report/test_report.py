@@ -19,8 +19,8 @@ from avalign.types import Sample
 HOSTILE = "<script>alert('x')</script>"
 
 
-def curves(log):
-    return environment().get_template("drawings.html").module.curves(drawings.curves(log))
+def metric_curves(log):
+    return environment().get_template("drawings.html").module.metric_curves(drawings.metric_curves(log))
 
 
 class OneTask:
@@ -158,22 +158,25 @@ def test_steps_are_counted_through_stages_that_begin_anew():
     through = [
         {"stage": s, "step": k + o, "loss": 1.0 + k} for s, o in (("a", 0), ("b", 20)) for k in (10, 20)
     ]
-    assert curves(anew) == curves(through)
-    x = [x for x, _ in lengths(curves(anew))]
+    assert metric_curves(anew) == metric_curves(through)
+    x = [x for x, _ in lengths(metric_curves(anew))]
     assert x == sorted(x)
     assert len(set(x)) == 4
-    assert "40 steps" in curves(anew)
+    assert "40 steps" in metric_curves(anew)
 
 
 def test_a_step_logged_again_after_a_resume_counts_once():
     log = [{"stage": "a", "step": k, "loss": v} for k, v in ((10, 3.0), (20, 9.0), (20, 2.0), (30, 1.0))]
-    assert curves(log) == curves([log[0], log[2], log[3]])
+    assert metric_curves(log) == metric_curves([log[0], log[2], log[3]])
 
 
 def test_a_curve_falls_when_its_numbers_do():
-    y = [y for _, y in lengths(curves([{"stage": "a", "step": k, "loss": 1 / k} for k in (1, 2, 3, 100)]))]
+    y = [
+        y
+        for _, y in lengths(metric_curves([{"stage": "a", "step": k, "loss": 1 / k} for k in (1, 2, 3, 100)]))
+    ]
     assert y == sorted(y)  # down the page
-    assert "log scale" in curves([{"stage": "a", "step": k, "loss": 1 / k} for k in (1, 2, 3, 100)])
+    assert "log scale" in metric_curves([{"stage": "a", "step": k, "loss": 1 / k} for k in (1, 2, 3, 100)])
 
 
 def test_what_is_not_finite_or_not_a_number_is_left_out():
@@ -181,8 +184,8 @@ def test_what_is_not_finite_or_not_a_number_is_left_out():
         {"stage": "a", "step": k, "loss": v, "note": "x", "ok": True}
         for k, v in ((1, 1.0), (2, float("nan")), (3, 0.5))
     ]
-    assert len(lengths(curves(log))) == 2
-    assert "note" not in curves(log)
+    assert len(lengths(metric_curves(log))) == 2
+    assert "note" not in metric_curves(log)
 
 
 def test_the_bar_of_a_score_without_interval_is_drawn():

@@ -26,7 +26,7 @@ from avalign.studies import report
 from avalign.studies.grid import runs
 from avalign.studies.results import collect
 from avalign.studies.study import read_study
-from avalign.system.terminal import heard_or_not, plain_warnings, tell, tell_table
+from avalign.system.terminal import plain_warnings, survive_closed_output, tell, tell_table
 from avalign.training.train import train
 from tests.helpers.pages import Page
 from tests.helpers.paths import RECIPE
@@ -83,7 +83,7 @@ def test_nothing_is_printed_but_through_one_door() -> None:
 def test_lines_tables_and_warnings_are_read_and_do_nothing(capsys: Any) -> None:
     tell(HOSTILE + "\nsecond line")
     tell(HOSTILE, err=True)
-    tell_table(("a",), [(HOSTILE,)], whole=True)
+    tell_table(("a",), [(HOSTILE,)], full_width=True)
     with plain_warnings():
         assert_plain(warnings.formatwarning(HOSTILE, UserWarning, HOSTILE, 1, HOSTILE), "a warning")
     said = capsys.readouterr()
@@ -98,7 +98,7 @@ def test_a_terminal_that_lacks_letters_is_told_them_by_number(monkeypatch: Any) 
         stream = io.TextIOWrapper(io.BytesIO(), encoding)
         monkeypatch.setattr(sys, "stdout", stream)
         tell("Käse 猫")
-        with heard_or_not():
+        with survive_closed_output():
             print("\u732b")
             print("after", flush=True)
         assert stream.buffer.getvalue().decode(encoding).endswith(" \\u732b\n\\u732b\nafter\n")  # type: ignore[attr-defined]

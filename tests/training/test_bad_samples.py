@@ -89,7 +89,7 @@ def link_out(folder: Path) -> dict[str, Any]:
 
 BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no picture": (lambda folder: {"image": "none.png"}, "none.png: no such file"),
-    "cut picture": (cut_picture, "b.png: cannot be decoded as a picture"),
+    "cut picture": (cut_picture, "b.png: cannot be decoded as an image"),
     "cut sound": (cut_wave, "b.wav: cannot be decoded as audio"),
     "shorter": (lambda folder: {"audio_start": 0.5, "audio_end": 3.0}, "a.wav: lasts 1.00 s, its part from"),
     "empty response": (lambda folder: {"response": ""}, "its response is empty: there is nothing to learn"),
@@ -147,7 +147,7 @@ def test_scoring_names_the_file_and_line(tmp_path: Path, kind: str) -> None:
     folder = write_zoo(tmp_path, change, split="test")
     source = Manifest()
     source.prepare(str(folder), seed=0)
-    model = build_model(read(RECIPE, settings(folder)), source.texts())
+    model = build_model(read(RECIPE, settings(folder)), source.corpus())
     arguments: dict[str, Any] = {"tasks": ["avqa"], "samples": 6, "batch_size": 4, "bootstrap": 0, "seed": 0}
     with pytest.raises(AvalignError) as refused:
         evaluate(model, source, modality_check=False, figures=0, out=tmp_path / "eval", **arguments)
@@ -332,12 +332,12 @@ def test_places_are_those_of_the_files_that_a_user_has(tmp_path: Path) -> None:
         lines.write("\n" + to_json(good(0)) + "\n\n\n" + to_json(good(1)) + "\n")
     write([good(2)], tmp_path / "lines" / "n.jsonl")
     source = open_it(tmp_path / "lines")
-    assert [source.table.place(k) for k in range(3)] == [
+    assert [source.table.location(k) for k in range(3)] == [
         str(tmp_path / "lines" / name) for name in ("m.jsonl:2", "m.jsonl:5", "n.jsonl:1")
     ]
     rows = [json.loads(to_json(good(k))) for k in range(3)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
-    assert open_it(tmp_path / "m.parquet").table.place(2) == f"{tmp_path / 'm.parquet'}:3"
+    assert open_it(tmp_path / "m.parquet").table.location(2) == f"{tmp_path / 'm.parquet'}:3"
     folder = write_zoo(tmp_path / "packed", lambda folder: {"response": ""})
     pack(folder, tmp_path / "shards")
     shards = Shards()

@@ -21,9 +21,9 @@ from avalign.data.manifest.index import index_of
 from avalign.errors import AvalignError
 from avalign.kernels.cpu import engine as cpu
 from avalign.local_components import trust
-from avalign.system.cache import cache_folder, keeping
+from avalign.system.cache import cache_folder, saving
 from avalign.system.processes import shared_map
-from avalign.system.terminal import heard_or_not, tell
+from avalign.system.terminal import survive_closed_output, tell
 from tests.helpers.runs import ENVIRONMENT
 
 UNWRITABLE = "/proc/nowhere"  # for root, too
@@ -85,7 +85,7 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: Any, tmp_path: Pat
     )
     with pytest.raises(AvalignError, match=said):
         index_of([records], lambda *_: None)
-    with pytest.raises(AvalignError, match="x/y: cannot be written: No such file"), keeping(Path("x/y")):
+    with pytest.raises(AvalignError, match="x/y: cannot be written: No such file"), saving(Path("x/y")):
         Path(UNWRITABLE, "file").touch()
 
 
@@ -120,7 +120,7 @@ def test_work_goes_on_where_nobody_reads_and_says_so_once(monkeypatch: Any, capf
         monkeypatch.setattr(sys, "stdout", pipe)
         with pytest.raises(BrokenPipeError):
             tell("a word")
-        with heard_or_not():
+        with survive_closed_output():
             for _ in range(3):
                 tell("a word")
                 print("another")
@@ -135,12 +135,12 @@ def test_it_goes_on_where_nothing_can_be_said_at_all(monkeypatch: Any) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(sys, "stderr", full)
-        with heard_or_not():
+        with survive_closed_output():
             tell("a word")
             tell("a word", err=True)
     monkeypatch.setattr(sys, "stdout", None)
     tell("a word")
-    with heard_or_not():
+    with survive_closed_output():
         print("a word")
 
 

@@ -308,7 +308,7 @@ class WithBadFiles(AvWorld):
             raise MediaError(f"clips/{index}.wav", "holds no audio samples")
         return super().sample(split, task, index)
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         good = [self.sample("train", "avqa", index) for index in range(40, 60)]
         return [text for sample in good for text in (sample.instruction, sample.response)]
 

@@ -41,7 +41,7 @@ def test_all_weights_are_loaded_and_counted() -> None:
     module, weights = network(0), state(network(1))
     report = load_all(module, weights, "a.safetensors", dropped={"is a head": ["head.weight"], "nothing": []})
     assert same(state(module), weights)
-    assert report.whole
+    assert report.complete
     assert (report.keys, report.keys_wanted, report.share) == (9, 9, 1)
     assert report.parameters == report.parameters_wanted == 16 + 8 + 8 + 1 + 10
     assert report.as_dict() == {
@@ -82,7 +82,7 @@ def test_a_share_is_loaded_or_nothing(seed: int, least: float, data: st.DataObje
     assert set(report.missing) == set(lost)
     assert {line.split()[0] for line in report.misshapen} == set(bent)
     assert report.unexpected == (("more",) if "more" in given_ else ())
-    assert report.whole == (not lost and not bent and "more" not in given_)
+    assert report.complete == (not lost and not bent and "more" not in given_)
 
 
 def drop(name: str) -> Callable[[dict[str, Tensor]], Any]:
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
     before = state(module)
     if least < 1 and not in_any_case:
         with pytest.warns(UserWarning, match=said.partition(r"\. ")[2] or said):
-            assert not load_all(module, weights, "file", min_loaded=least).whole
+            assert not load_all(module, weights, "file", min_loaded=least).complete
         return
     with pytest.raises(AvalignError, match=said) as error:
         load_all(module, weights, "file", min_loaded=least)

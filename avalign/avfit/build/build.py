@@ -7,7 +7,7 @@
     OUT/reports/rejected.jsonl       every item that was refused, and why; noted.jsonl: what was put right
     OUT/.build/                      what a build needs that goes on where this one was stopped
 
-What a unit of work writes depends on the plan and the annotation files alone, and is finished when its page
+What a unit of work writes depends on the plan and the annotation files alone, and is finished when its entry
 in .build/done says so. So the same command goes on after any stop, and ends with the same bytes.
 """
 
@@ -148,7 +148,7 @@ def build(
     """Write the plan's records. Returns counts.json; AvalignError names what is missing or does not fit.
 
     root:         folder that the data sets' folders lie in, and that records' paths start from
-    media:        "require": what lacks its picture or sound is refused; "skip": media are not looked for
+    media:        "require": what lacks its image or audio is refused; "skip": media are not looked for
     follow_links: also read what links below the root lead to outside it
     overwrite:    replace what another plan wrote to `out`
     part_size:    records of one file at most
@@ -161,7 +161,7 @@ def build(
         surveys = _survey(work, say)
         if work.state.begin(_fingerprint(work, surveys), overwrite) and work.state.finished("all"):
             say(f"{out} is finished: nothing has changed since it was built")
-        _keep_files(work, surveys)
+        _save_files(work, surveys)
         labels = list(plan.datasets)
         _run(partial(_find_origins, work), labels, jobs, say, "origins of {}")
         _run(partial(_read, work), labels, jobs, say, "{}")
@@ -186,10 +186,10 @@ def _refuse_missing(work: Build) -> None:
 
 
 def _needing(plan: Plan, lacking: Sequence[str]) -> Iterator[str]:
-    """What a plan has to do without where folders are missing, pictures without partners among it."""
+    """What a plan has to do without where folders are missing, images without partners among it."""
     gone = {label for label, use in plan.datasets.items() if use.folder in lacking}
-    pairs = [label for label, use in plan.pairs.items() if {use.images, use.sounds} & gone]
-    left = {x for label, use in plan.pairs.items() if label not in pairs for x in (use.images, use.sounds)}
+    pairs = [label for label, use in plan.pairs.items() if {use.images, use.audio} & gone]
+    left = {x for label, use in plan.pairs.items() if label not in pairs for x in (use.images, use.audio)}
     gone |= {label for label in plan.datasets if plan.gives(label) != "records" and label not in left}
     yield from (f"datasets.{label}" for label in plan.datasets if label in gone)
     yield from (f"pairs.{label}" for label in pairs)
@@ -219,7 +219,7 @@ def _fingerprint(work: Build, surveys: dict[str, Survey]) -> dict[str, Any]:
     }
 
 
-def _keep_files(work: Build, surveys: dict[str, Survey]) -> None:
+def _save_files(work: Build, surveys: dict[str, Survey]) -> None:
     for folder, found in surveys.items():
         _save(work.files(folder), found.names.hashes)
 
@@ -256,7 +256,7 @@ def _find_origins(work: Build, label: str) -> None:
 
 
 def _read(work: Build, label: str) -> None:
-    """A data set's records as parts of the manifest, or its pictures or recordings as a pool for pairs."""
+    """A data set's records as parts of the manifest, or its images or recordings as a pool for pairs."""
     unit = f"read-{label}"
     if work.state.finished(unit) is not None:
         return
@@ -278,9 +278,9 @@ def _read(work: Build, label: str) -> None:
 def _save_pool(work: Build, label: str, below: str, entered: Ledger) -> dict[str, Any]:
     classes = work.classes()
     kind, known = (
-        (ImagePool, classes.of_picture)
-        if work.plan.gives(label) == "pictures"
-        else (RecordingPool, classes.of_sound)
+        (ImagePool, classes.of_image)
+        if work.plan.gives(label) == "images"
+        else (RecordingPool, classes.of_audio)
     )
 
     def unfit(thing: ImageAnnotation | AudioAnnotation) -> Problem | None:
@@ -348,11 +348,11 @@ def _pairing(work: Build, label: str) -> Pairing:
     """Opened once in each process; the pools' arrays are mapped, so that all share one copy."""
     if (work.out, label) not in _opened:
         pairs, classes = work.plan.pairs[label], work.classes()
-        images, sounds = work.pool(pairs.images), work.pool(pairs.sounds)
+        images, audio = work.pool(pairs.images), work.pool(pairs.audio)
         _opened[work.out, label] = registry.load("pairing", pairs.name)(
             label,
             ImagePool.open(images, classes),
-            RecordingPool.open(sounds, classes),
+            RecordingPool.open(audio, classes),
             classes,
             work.plan.seed,
             **pairs.options,

@@ -1,6 +1,6 @@
-"""Which of the things a data set gives are let into the manifest, and under what name.
+"""Which of the things a data set gives are accepted into the manifest, and under what name.
 
-Kept out, each with its reason: what lacks its media, what would leak from test into validation or training
+Refused, each with its reason: what lacks its media, what would leak from test into validation or training
 (an origin stands in one split only: test goes before val, val before train), and what is more than a plan
 asks for.
 """
@@ -34,14 +34,14 @@ def origins(thing: Record | ImageAnnotation | AudioAnnotation) -> tuple[str, ...
 def media(thing: Record | ImageAnnotation | AudioAnnotation) -> Iterator[tuple[str, str]]:
     """("picture missing", "frames/a.jpg"): what is said when a file is not there, and the file."""
     if isinstance(thing, Record):
-        picture, sound = thing.image, thing.audio
+        image, audio = thing.image, thing.audio
     else:
-        picture = thing.file if isinstance(thing, ImageAnnotation) else None
-        sound = thing.file if isinstance(thing, AudioAnnotation) else None
-    if picture is not None:
-        yield "picture missing", picture
-    if sound is not None:
-        yield "sound missing", sound
+        image = thing.file if isinstance(thing, ImageAnnotation) else None
+        audio = thing.file if isinstance(thing, AudioAnnotation) else None
+    if image is not None:
+        yield "picture missing", image
+    if audio is not None:
+        yield "sound missing", audio
 
 
 class SampleFilter:
@@ -71,38 +71,38 @@ class SampleFilter:
         self._seen: set[int] = set()
 
     def limit(self, readings: Iterator[Reading[Any]]) -> None:
-        """Choose, by the seed, which are kept where fewer are wanted than there are."""
-        places: dict[str, list[int]] = {split: [] for split in self.most}
+        """Choose, by the seed, which are accepted where fewer are wanted than there are."""
+        ranks: dict[str, list[int]] = {split: [] for split in self.most}
         for reading in readings:
             for thing in reading.made:
-                if thing.split in places and self._unfit(thing) is None:
-                    places[thing.split].append(self._place(thing))
-        for split, found in places.items():
+                if thing.split in ranks and self._unfit(thing) is None:
+                    ranks[thing.split].append(self._rank(thing))
+        for split, found in ranks.items():
             wanted = self.most[split]
             ranked = np.unique(np.array(found, np.uint64))
             if len(ranked) > wanted:
                 self._highest[split] = int(ranked[wanted - 1]) if wanted else -1
 
     def passing(self, readings: Iterator[Reading[Made]], ledger: Ledger) -> Iterator[Made]:
-        """The things that are let in; all others are entered in the ledger."""
+        """The things that are accepted; all others are entered in the ledger."""
         empty = True
         for reading in readings:
             empty = False
-            judged = [(thing, self._refusal(thing)) for thing in reading.made]
-            kept = [thing for thing, problem in judged if problem is None]
-            shared = [problem for thing in kept if (problem := _leak(thing, self.own)) is not None]
+            checked = [(thing, self._refusal(thing)) for thing in reading.made]
+            accepted = [thing for thing, problem in checked if problem is None]
+            shared = [problem for thing in accepted if (problem := _leak(thing, self.own)) is not None]
             ledger.enter(
-                reading, [(thing, problem) for thing, problem in judged if problem is not None], shared
+                reading, [(thing, problem) for thing, problem in checked if problem is not None], shared
             )
-            yield from kept
+            yield from accepted
         if empty:
             raise AvalignError(f"data set {self.label!r}: its annotation files hold no item at all")
 
     def _refusal(self, thing: Record | ImageAnnotation | AudioAnnotation) -> Problem | None:
         problem = self._unfit(thing)
-        if problem is None and self._place(thing) > self._highest.get(thing.split, 1 << 64):
+        if problem is None and self._rank(thing) > self._highest.get(thing.split, 1 << 64):
             problem = Problem("more than the plan asks for", f"most: {thing.split}: {self.most[thing.split]}")
-        if problem is None and isinstance(thing, Record):  # pictures and recordings may be in many records
+        if problem is None and isinstance(thing, Record):  # images and recordings may be in many records
             if hashed(thing.id) in self._seen:
                 problem = Problem("repeated id", thing.id)
             self._seen.add(hashed(thing.id))
@@ -115,7 +115,7 @@ class SampleFilter:
                     return Problem(reason, file)
         return _leak(thing, self.held) or self.unfit(thing)
 
-    def _place(self, thing: Record | ImageAnnotation | AudioAnnotation) -> int:
+    def _rank(self, thing: Record | ImageAnnotation | AudioAnnotation) -> int:
         return hashed(self.seed, self.label, thing.id)
 
 

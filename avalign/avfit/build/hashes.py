@@ -16,19 +16,19 @@ def hashed(*words: object) -> int:
 
 
 class Names:
-    """A set of texts that can be asked whether it holds one. hashes: (n,) uint64, sorted"""
+    """A set of strings that can be asked whether it holds one. hashes: (n,) uint64, sorted"""
 
     def __init__(self, hashes: np.ndarray) -> None:
         self.hashes = hashes
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Names:
-        return cls(np.unique(np.frombuffer(array("Q", map(hashed, texts)), np.uint64)))
+    def of(cls, strings: Iterable[str]) -> Names:
+        return cls(np.unique(np.frombuffer(array("Q", map(hashed, strings)), np.uint64)))
 
     def __contains__(self, text: str) -> bool:
         wanted = np.uint64(hashed(text))
-        place = int(self.hashes.searchsorted(wanted))
-        return place < len(self.hashes) and bool(self.hashes[place] == wanted)
+        index = int(self.hashes.searchsorted(wanted))
+        return index < len(self.hashes) and bool(self.hashes[index] == wanted)
 
     def __or__(self, other: Names) -> Names:
         return Names(np.union1d(self.hashes, other.hashes))

@@ -1,9 +1,9 @@
 """What became of the items of a data set: used, or refused for a reason that is counted and written down.
 
     items read = items used + items refused
-    records (pictures, recordings) made = kept + refused
+    records (images, recordings) made = kept + refused
 
-An item may make several records; it is refused when none of them is kept.
+An item may make several records; it is refused when none of them is accepted.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Ledger:
     ) -> None:
         """An item; which of what it made was refused after all, and why; what is to be noted of the rest."""
         account = self.account
-        kept = len(reading.made) - len(refused)
+        accepted = len(reading.made) - len(refused)
         account.items["read"] += 1
-        account.items["used" if kept else "refused"] += 1
+        account.items["used" if accepted else "refused"] += 1
         account.made["made"] += len(reading.made)
-        account.made["kept"] += kept
+        account.made["kept"] += accepted
         account.made["refused"] += len(refused)
         if not reading.made:
             first, *others = reading.problems
@@ -64,9 +64,9 @@ class Ledger:
         for problem in (*reading.problems, *noted):
             self._noted[problem.reason] += 1
             self._write(self.noted, reading, problem)
-        for thing, problem in refused if kept else ():
+        for thing, problem in refused if accepted else ():
             self._refuse(reading, problem, made=thing.id)
-        if not kept:
+        if not accepted:
             self._refuse(reading, refused[0][1])
 
     def close(self) -> Account:

@@ -27,15 +27,15 @@ def finished_report(
 ) -> dict[str, Any]:
     """Write what stands beside the parts, and return counts.json."""
     done = {unit: state.finished(unit) for unit in units}
-    _refuse_strangers(state, {part for page in done.values() if page for part in page["parts"]})
+    _refuse_strangers(state, {part for entry in done.values() if entry for part in entry["parts"]})
     record_counts = RecordCounts()
     accounts: dict[str, Any] = {}
-    for unit, page in done.items():
-        assert page is not None
-        record_counts.update(RecordCounts.of_rows(page["tally"]))
-        if "account" in page:
-            accounts[unit.removeprefix("read-")] = page["account"]
-    pools = {u.removeprefix("read-"): page["pool"] for u, page in done.items() if page and "pool" in page}
+    for unit, entry in done.items():
+        assert entry is not None
+        record_counts.update(RecordCounts.of_rows(entry["tally"]))
+        if "account" in entry:
+            accounts[unit.removeprefix("read-")] = entry["account"]
+    pools = {u.removeprefix("read-"): entry["pool"] for u, entry in done.items() if entry and "pool" in entry}
     counts = {
         "records": len(record_counts),
         "datasets": accounts,

@@ -88,10 +88,10 @@ class State:
         for part in [file for file in self.out.iterdir() if PART.fullmatch(file.name)]:
             part.unlink()
         self._remove_unfinished()
-        for place in [self.out / name for name in WRITTEN] + [
+        for path in [self.out / name for name in WRITTEN] + [
             inner for inner in self.folder.iterdir() if inner.name != "lock"
         ]:
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _remove_unfinished(self) -> None:
         """Files that a killed process had begun (avalign/system/atomic_write.py names them so)."""

@@ -18,7 +18,7 @@ from avalign.errors import AvalignError
 
 # By the name's ending: known by its content, or by its name alone; any other file by its name and size (a
 # mask is an annotation too, an archive of 50 GB lies about).
-TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml")
+TEXT_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml")
 MEDIA = (*VIDEOS, ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
@@ -42,7 +42,7 @@ def survey(root: Path, folder: str, *, leave: Path | None = None, follow_links: 
         for path in _walk(root.resolve(), root / folder, "", leave, follow_links, escaping, ()):
             ending = os.path.splitext(path)[1].lower()
             if ending not in MEDIA:
-                annotations[path] = _state(root / folder / path, ending in TEXTS)
+                annotations[path] = _state(root / folder / path, ending in TEXT_ENDINGS)
             yield path
 
     names = Names.of(files())
@@ -57,7 +57,7 @@ def survey(root: Path, folder: str, *, leave: Path | None = None, follow_links: 
 
 def _walk(
     root: Path,
-    place: Path,
+    folder: Path,
     path: str,
     leave: Path | None,
     follow_links: bool,
@@ -65,16 +65,16 @@ def _walk(
     above: tuple[Path, ...],
 ) -> Iterator[str]:
     """Paths of files from the data set's folder on; `above` are the real folders that lead here."""
-    real = place.resolve()
+    real = folder.resolve()
     if not follow_links and not real.is_relative_to(root):
-        escaping.append(path or str(place))
+        escaping.append(path or str(folder))
         return
     if real == leave or real in above:  # a link to a folder that it lies in
         return
     try:
-        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise AvalignError(f"{place}: cannot be listed: {error.strerror}") from error
+        raise AvalignError(f"{folder}: cannot be listed: {error.strerror}") from error
     for entry in entries:
         inner = f"{path}/{entry.name}" if path else entry.name
         if entry.is_dir():
@@ -90,10 +90,10 @@ def _walk(
                 yield inner
 
 
-def _state(file: Path, whole: bool) -> str:
+def _state(file: Path, hashed: bool) -> str:
     """A digest of the file's content, or its size."""
     try:
-        if not whole:
+        if not hashed:
             return f"{file.stat().st_size} bytes"
         with open(file, "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What can be told of a sound by listening once, in pieces of any length."""
+"""What can be told of audio by listening once, in pieces of any length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def step_of(rate: int) -> int:
     return max(1, round(rate / 10))
 
 
-class SoundMeter:
+class AudioMeter:
     """Peaks, samples at full scale and spectrum of samples heard piece by piece. rate: Hz
 
     Peaks and spectrum are of the channels' mean, which is what a model hears.
@@ -35,7 +35,7 @@ class SoundMeter:
         self._window = np.hanning(self._size)
         self._power = np.zeros(self._size // 2 + 1)
 
-    def hear(self, samples: np.ndarray) -> None:
+    def add(self, samples: np.ndarray) -> None:
         """samples: (n, channels) float32 in [-1, 1]"""
         finite = np.isfinite(samples)
         if not finite.all():
@@ -57,16 +57,16 @@ class SoundMeter:
         self._open += len(head)
         if self._open < self._step:
             return
-        whole = len(body) // self._step * self._step
-        self._peaks += [np.array([self._open_peak]), body[:whole].reshape(-1, self._step).max(axis=1)]
-        self._open_peak, self._open = float(body[whole:].max(initial=0)), len(body) - whole
+        complete = len(body) // self._step * self._step
+        self._peaks += [np.array([self._open_peak]), body[:complete].reshape(-1, self._step).max(axis=1)]
+        self._open_peak, self._open = float(body[complete:].max(initial=0)), len(body) - complete
 
     def _note_power(self, mono: np.ndarray) -> None:
         mono = np.concatenate([self._rest, mono]) if len(self._rest) else mono
-        whole = len(mono) // self._size * self._size
-        self._rest = mono[whole:]
-        for begin in range(0, whole, 256 * self._size):
-            frames = mono[begin : min(begin + 256 * self._size, whole)].reshape(-1, self._size)
+        complete = len(mono) // self._size * self._size
+        self._rest = mono[complete:]
+        for begin in range(0, complete, 256 * self._size):
+            frames = mono[begin : min(begin + 256 * self._size, complete)].reshape(-1, self._size)
             self._power += (np.abs(np.fft.rfft(frames * self._window, axis=1)) ** 2).sum(axis=0)
 
     @property
@@ -92,7 +92,7 @@ class SoundMeter:
 
     def ends_in_a_wall(self) -> bool:
         """Whether the energy fills its band and ends at once, as a resampler leaves it. A tone, which fills
-        nothing, and a sound that fades towards high pitches do not."""
+        nothing, and audio that fades towards high pitches do not."""
         hertz, edge = np.arange(len(self._power)) * self.rate / self._size, self.band()
         below = self._power[(hertz > 0.5 * edge) & (hertz < 0.95 * edge)]
         above = self._power[(hertz > 1.1 * edge) & (hertz < 1.5 * edge)]

@@ -23,8 +23,8 @@ from avalign.avfit.check.lines import (
     uses_of,
 )
 from avalign.avfit.check.manifest import ManifestChecks
-from avalign.avfit.check.media import KIND_NAMES, Limits, MediaInfo, Use, digest, judged, measured
-from avalign.avfit.check.media_verdicts import Keeper, kept_info, key_of, verdicts_file
+from avalign.avfit.check.media import KIND_NAMES, Limits, MediaInfo, Use, digest, measured, problems_of
+from avalign.avfit.check.media_verdicts import InfoWriter, key_of, saved_info, verdicts_file
 from avalign.avfit.processes import in_processes
 from avalign.data.manifest.phrasings import Phrasings
 from avalign.data.manifest.record import Record, from_json
@@ -84,11 +84,11 @@ def check(folder: Path, root: Path, options: Options, findings: Findings) -> Che
     rows, uses, origins = _gone_through(manifest, beside, checked, options)
     if not checked.records and not findings.counts:
         findings.add("manifest holds no record", folder.name, "", "holds no record")
-    whole = ManifestChecks(manifest, rows, findings)
-    whole.repeated_ids()
-    checked.tasks = whole.balance(options.share)
-    whole.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
-    whole.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
+    checks = ManifestChecks(manifest, rows, findings)
+    checks.repeated_ids()
+    checked.tasks = checks.balance(options.share)
+    checks.leaks(origins["name"], origins["row"], "origin in two splits", _origin)
+    checks.leaks(uses["name"], uses["row"], "media file in two splits", _medium)
     if options.media:
         _check_media(manifest, root, rows, uses, checked, options)
     return checked
@@ -155,8 +155,8 @@ def _gone_through(
             read.rows["line"] += base
             read.uses["row"] += records
             read.origins["row"] += records
-            for name, kept in parts.items():
-                kept.append(getattr(read, name))
+            for name, arrays in parts.items():
+                arrays.append(getattr(read, name))
             counted[read.file] += read.lines
             records += len(read.rows)
             bar.update(piece.end - piece.begin)
@@ -184,7 +184,7 @@ def _survived(piece: Piece, read: Columns | None) -> Columns:
 class _Wanted:
     """A media file and what records need of it."""
 
-    place: int  # among the files of the manifest's media
+    index: int  # among the files of the manifest's media
     name: str
     kind: int
     uses: list[Use]
@@ -192,10 +192,10 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    place: int
+    index: int
     wrong: list[tuple[str, int, str]]  # code, row, detail
     digest: int
-    new: tuple[str, MediaInfo] | None  # to be kept
+    new: tuple[str, MediaInfo] | None  # to be saved
 
 
 def _check_media(
@@ -223,14 +223,14 @@ def _check_media(
             }
     digests = np.zeros(len(starts), np.uint64)
     file = verdicts_file()
-    work = partial(_judge, root=root, options=options, kept=file)
-    keeper = Keeper(file)
+    work = partial(_checked, root=root, options=options, saved=file)
+    keeper = InfoWriter(file)
     try:
         with progress(len(chosen), "media", " files") as bar:
             for wanted, verdicts in _verdicts(work, manifest, uses, starts, chosen, options.processes):
-                keeper.keep([verdict.new for verdict in verdicts if verdict.new is not None])
+                keeper.save([verdict.new for verdict in verdicts if verdict.new is not None])
                 for one, verdict in zip(wanted, verdicts, strict=True):
-                    digests[verdict.place] = verdict.digest
+                    digests[verdict.index] = verdict.digest
                     count = checked.media[KIND_NAMES[one.kind]]
                     count["known from the cache" if verdict.new is None else "measured now"] += 1
                     for code, row, detail in verdict.wrong:
@@ -247,14 +247,14 @@ def _verdicts(
 ) -> Iterator[tuple[list[_Wanted], list[_Verdict]]]:
     ends = np.append(starts[1:], len(uses))
 
-    def wanted(place: int) -> _Wanted:
-        some = uses[starts[place] : ends[place]]
+    def wanted(index: int) -> _Wanted:
+        some = uses[starts[index] : ends[index]]
         name = _medium(manifest.record(int(some["row"][0])), int(some["name"][0]))
         needs = [Use(row, *times) for row, *times in some[["row", "start", "end", "last"]].tolist()]
-        return _Wanted(place, name, int(some["kind"][0]), needs)
+        return _Wanted(index, name, int(some["kind"][0]), needs)
 
     tasks = (
-        [wanted(int(place)) for place in chosen[at : at + TOGETHER]] for at in range(0, len(chosen), TOGETHER)
+        [wanted(int(index)) for index in chosen[at : at + TOGETHER]] for at in range(0, len(chosen), TOGETHER)
     )
     for task, verdicts in in_processes(work, tasks, processes):
         if verdicts is not None:
@@ -262,19 +262,19 @@ def _verdicts(
         else:  # one of these files kills: which?
             for (one,), alone in in_processes(work, [[w] for w in task], 2):
                 dead = [("media kills its decoder", one.uses[0].row, one.name)]
-                yield [one], alone or [_Verdict(one.place, dead, 0, None)]
+                yield [one], alone or [_Verdict(one.index, dead, 0, None)]
 
 
-def _judge(wanted: list[_Wanted], *, root: Path, options: Options, kept: Path) -> list[_Verdict]:
-    with kept_info(kept) as known:
-        return [_judged_one(one, root, options, known) for one in wanted]
+def _checked(wanted: list[_Wanted], *, root: Path, options: Options, saved: Path) -> list[_Verdict]:
+    with saved_info(saved) as known:
+        return [_checked_one(one, root, options, known) for one in wanted]
 
 
-def _judged_one(
+def _checked_one(
     one: _Wanted, root: Path, options: Options, known: Callable[[str], MediaInfo | None]
 ) -> _Verdict:
     if not options.follow_links and leads_out(root, one.name):
-        return _Verdict(one.place, [("media leads out of the root", one.uses[0].row, one.name)], 0, None)
+        return _Verdict(one.index, [("media leads out of the root", one.uses[0].row, one.name)], 0, None)
     path = root / one.name
     info = new = None
     try:
@@ -285,9 +285,9 @@ def _judged_one(
     if info is None:
         info = measured(path, one.kind)
         new = (key, info) if key else None
-    wrong = list(judged(one.name, one.kind, info, one.uses, options.limits))
+    wrong = list(problems_of(one.name, one.kind, info, one.uses, options.limits))
     content = digest(path) if options.contents and info.code != "media file is missing" else ""
-    return _Verdict(one.place, wrong, int(content, 16) if content else 0, new)
+    return _Verdict(one.index, wrong, int(content, 16) if content else 0, new)
 
 
 def _same_contents(
@@ -304,9 +304,9 @@ def _same_contents(
     ends = np.append(starts[1:], len(uses))
     for group in np.split(known, np.flatnonzero(np.diff(digests[known])) + 1):
         by_split: dict[int, tuple[int, int]] = {}  # split -> a row and its file's name
-        for place in group:
-            for row in uses["row"][starts[place] : ends[place]]:
-                by_split.setdefault(int(rows["split"][row]), (int(row), int(uses["name"][starts[place]])))
+        for index in group:
+            for row in uses["row"][starts[index] : ends[index]]:
+                by_split.setdefault(int(rows["split"][row]), (int(row), int(uses["name"][starts[index]])))
         if len({name for _, name in by_split.values()}) > 1:
             ManifestChecks.name_leak(
                 manifest, findings, "content in two splits", list(by_split.values()), _medium

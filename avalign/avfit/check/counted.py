@@ -14,14 +14,14 @@ SEARCHED = 4096  # bytes behind the tags, in which the first frame begins
 
 
 class Counted(NamedTuple):
-    """Seconds that a header promises, and by how many the sound may be off that keeps the promise."""
+    """Seconds that a header promises, and by how many the audio may be off that keeps the promise."""
 
     seconds: float
     slack: float
 
 
 def counted_by_header(file: Path, rate: int) -> Counted | None:
-    """rate: Hz, as the sound decodes. None for other files, and for headers that count nothing."""
+    """rate: Hz, as the audio decodes. None for other files, and for headers that count nothing."""
     with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         samples = stated(content)
         if samples is not None:
@@ -31,7 +31,7 @@ def counted_by_header(file: Path, rate: int) -> Counted | None:
 
 
 def _mp3(content: bytes) -> Counted | None:
-    """By the frame that Xing, LAME, FFmpeg ("Xing", "Info") and Fraunhofer ("VBRI") put before the sound."""
+    """By the frame that Xing, LAME, FFmpeg ("Xing", "Info") and Fraunhofer ("VBRI") put before the audio."""
     at = content.find(b"\xff")
     while 0 <= at < len(content) - 4 and not _layer_3(content[at : at + 4]):
         at = content.find(b"\xff", at + 1)

@@ -42,8 +42,8 @@ def _ogg(opened: BinaryIO, size: int) -> str:
     if page < 0 or len(tail) < page + 27 or not tail[page + 5] & 4:
         return "its last Ogg page is not marked as the last"
     segments = tail[page + 26]
-    whole = page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
-    return "its last Ogg page is cut off" if len(tail) < whole else ""
+    needed = page + 27 + segments + sum(tail[page + 27 : page + 27 + segments])
+    return "its last Ogg page is cut off" if len(tail) < needed else ""
 
 
 def _mp4(opened: BinaryIO, size: int) -> str:

@@ -127,9 +127,9 @@ class Findings:
             raise ValueError(f"no finding is called {code!r}")
         found = Found(code, one_line(where, 400), one_line(record, 200), one_line(detail, 400))
         self.counts[code] = self.counts.get(code, 0) + 1
-        kept = self.examples.setdefault(code, [])
-        if len(kept) < EXAMPLES:
-            kept.append(found)
+        examples = self.examples.setdefault(code, [])
+        if len(examples) < EXAMPLES:
+            examples.append(found)
         if self.sink is not None:
             cells = (KINDS[code].severity, code, found.where, found.record, found.detail)
             self.sink.write("\t".join(cells) + "\n")

@@ -23,7 +23,7 @@ from avalign.errors import AvalignError
 from avalign.types import SPLITS, TASKS
 
 PIECE = 4 << 20  # bytes
-PICTURE, VIDEO, SOUND = range(3)
+IMAGE, VIDEO, AUDIO = range(3)
 
 ROWS = np.dtype(  # answer: a hash, 0 for none
     [
@@ -47,7 +47,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    file: int  # its place among the manifest's files
+    file: int  # its index among the manifest's files
     path: Path
     begin: int
     end: int
@@ -136,13 +136,13 @@ def _take(line: bytes, begin: int, read: Read, phrasings: Phrasings) -> None:
 def uses_of(record: Record) -> Iterator[tuple[str, int, float, float, float]]:
     """Each medium of a record: its path, its kind, and start, end and last as in USES."""
     if record.image is not None:
-        kind = VIDEO if record.frame_times else PICTURE
+        kind = VIDEO if record.frame_times else IMAGE
         first, last = (f(record.frame_times, default=None) for f in (min, max))
         yield record.image, kind, _time(first), NAN, _time(last)
     if record.audio is not None:
         intervals = record.intervals if record.audio_end is None else ()  # else held against the span alone
         last = max((end for _, end in intervals), default=None)
-        yield record.audio, SOUND, _time(record.audio_start), _time(record.audio_end), _time(last)
+        yield record.audio, AUDIO, _time(record.audio_start), _time(record.audio_end), _time(last)
 
 
 def _time(seconds: float | None) -> float:

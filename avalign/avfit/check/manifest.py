@@ -34,8 +34,8 @@ class ManifestChecks:
         order = np.argsort(ids, kind="stable")
         repeats = np.flatnonzero(ids[order][1:] == ids[order][:-1])
         first = -1
-        for place in repeats.tolist():
-            one, two = int(order[place]), int(order[place + 1])
+        for index in repeats.tolist():
+            one, two = int(order[index]), int(order[index + 1])
             if first < 0 or ids[first] != ids[one]:
                 first = one
             record = self.lines.record(two)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from avalign.avfit.check.audio_meter import SoundMeter, step_of
+from avalign.avfit.check.audio_meter import AudioMeter, step_of
 from avalign.avfit.check.counted import Counted, counted_by_header
 from avalign.avfit.check.cut_off import lacking
-from avalign.avfit.check.lines import PICTURE, SOUND, VIDEO
+from avalign.avfit.check.lines import AUDIO, IMAGE, VIDEO
 from avalign.media.audio import decoded_audio
 from avalign.media.container import IN_ORDER, beginning, frames_on, opened, stream_of
 from avalign.media.file import END_SLACK, MediaError, must_be_a_file
@@ -24,18 +24,18 @@ from avalign.media.video import YET_TO_COME
 
 SMALL = 1 << 20  # bytes of a file whose content is compared
 CANCELLED = 20.0  # decibels lost as channels are mixed down that are told
-LATE = 0.1  # seconds into its file at which a video or a sound may begin
+LATE = 0.1  # seconds into its file at which a video or audio may begin
 GUESSING = ("mp3", "aac", "mpegts", "mpeg", "ogg")  # formats that have no length in a header
 ROUNDED = 1e-3  # seconds: times of 32 bits
-KIND_NAMES = {PICTURE: "picture", VIDEO: "video", SOUND: "sound"}
+KIND_NAMES = {IMAGE: "picture", VIDEO: "video", AUDIO: "sound"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is asked of media.
 
-    min_side:  pixels of a picture's shorter side
-    min_rate:  Hz, of a sound's sample rate
+    min_side:  pixels of an image's shorter side
+    min_rate:  Hz, of the audio's sample rate
     silence:   dB of full scale that a span's loudest sample must be above
     clipped:   share of a file's samples that may be at full scale (0.999 and above)
     """
@@ -50,12 +50,12 @@ class Limits:
 class MediaInfo:
     """What was measured of a file; code and why: the finding that made it unusable.
 
-    begin:    of a video's first frame, or of a sound, in seconds of the file's clock
-    end:      of a video's last frame, or of the sound that it is seen with
-    seconds:  of a sound
+    begin:    of a video's first frame, or of audio, in seconds of the file's clock
+    end:      of a video's last frame, or of the audio that it is seen with
+    seconds:  of audio
     peaks:    loudest sample of each 0.1 s, a byte each in hex: half decibels below full scale
-    band:     Hz below which all but a millionth of a sound's energy lies, if it ends there as at a wall
-    gaps:     where a sound's time stamps jump ahead
+    band:     Hz below which all but a millionth of the audio's energy lies, if it ends there as at a wall
+    gaps:     where the audio's time stamps jump ahead
     anew:     where they begin anew
     mixing:   decibels that are lost as the channels are mixed down
     breaks:   how less is there than was promised
@@ -101,7 +101,7 @@ def measured(file: Path, kind: int) -> MediaInfo:
     except MediaError as error:
         return MediaInfo(code="media file is missing", why=error.why)
     try:
-        return {PICTURE: _picture, VIDEO: _video, SOUND: _sound}[kind](file)
+        return {IMAGE: _image, VIDEO: _video, AUDIO: _audio}[kind](file)
     except MediaError as error:
         lacks = lacking(file)
         if lacks or "truncated" in error.why:
@@ -124,7 +124,7 @@ def digest(file: Path) -> str:
         return ""
 
 
-def _picture(file: Path) -> MediaInfo:
+def _image(file: Path) -> MediaInfo:
     height, width, _ = read_image(file).shape
     return MediaInfo(width=width, height=height)
 
@@ -159,13 +159,13 @@ def _video(file: Path) -> MediaInfo:
     )
 
 
-def _sound(file: Path) -> MediaInfo:
+def _audio(file: Path) -> MediaInfo:
     plain = blocks(file)
     if not isinstance(plain, str):
         rate, promised, pieces = plain
         begins = [f"{seconds:.2f} s" for seconds in later_streams(file)]
         streams = f"{len(begins) + 1} of them, later ones begin at {_first(begins)}" if begins else ""
-        return _heard(file, rate, promised, pieces, streams=streams)
+        return _measured_audio(file, rate, promised, pieces, streams=streams)
     with opened(file, plain) as container:
         stream = stream_of(container, "audio", file)
         promised = 0.0
@@ -173,11 +173,11 @@ def _sound(file: Path) -> MediaInfo:
             start = 0 if _counted_from_0(container) else stream.start_time or 0
             promised = float((start + stream.duration) * stream.time_base)
         gaps: list[tuple[float, float]] = []
-        heard = (samples for _, samples in decoded_audio(container, stream, gaps))
-        return _heard(file, int(stream.rate), promised - float(beginning(container)), heard, gaps)
+        decoded = (samples for _, samples in decoded_audio(container, stream, gaps))
+        return _measured_audio(file, int(stream.rate), promised - float(beginning(container)), decoded, gaps)
 
 
-def _heard(
+def _measured_audio(
     file: Path,
     rate: int,
     promised: float,
@@ -185,9 +185,9 @@ def _heard(
     gaps: Sequence[tuple[float, float]] = (),
     streams: str = "",
 ) -> MediaInfo:
-    meter = SoundMeter(rate)
+    meter = AudioMeter(rate)
     for samples in pieces:
-        meter.hear(samples)
+        meter.add(samples)
     if meter.samples == 0:
         raise MediaError(file, "holds no audio samples")
     if meter.not_finite:
@@ -228,10 +228,10 @@ def _broken(promised: float, there: float) -> str:
     return ""
 
 
-# ---- facts against needs ----
+# ---- measurements against needs ----
 
 
-def judged(
+def problems_of(
     name: str, kind: int, info: MediaInfo, uses: list[Use], limits: Limits
 ) -> Iterator[tuple[str, int, str]]:
     """(code, row of a record, detail): once for what a file suffers from, once a use for what a use does."""
@@ -242,7 +242,7 @@ def judged(
         return
     if info.breaks:
         yield "media breaks off", first, f"{users}: {info.breaks}"
-    if kind != SOUND and min(info.width, info.height) < limits.min_side:
+    if kind != AUDIO and min(info.width, info.height) < limits.min_side:
         yield "small picture", first, f"{users}: {info.width} x {info.height} pixels"
     if kind == VIDEO:
         if info.begin > LATE:
@@ -256,7 +256,7 @@ def judged(
                 )
             if use.last > info.end + END_SLACK:
                 yield "frame behind the video's end", use.row, f"{name}: {use.last:g} s of {info.end:.2f} s"
-    if kind == SOUND:
+    if kind == AUDIO:
         if info.begin > LATE:
             yield "sound begins late", first, f"{users}: its first sample is heard at {info.begin:.2f} s"
         if info.more:
@@ -295,7 +295,7 @@ def _spans(name: str, info: MediaInfo, uses: list[Use], limits: Limits) -> Itera
                 f"{lasts}, an interval ends at {use.last:g} s of a span of {end - start:g} s",
             )
         begin = int(start * per_second + 1e-3)  # times are of 32 bits
-        heard = peaks[begin : max(int(np.ceil(end * per_second - 1e-3)), begin + 1)]
-        loudest = -0.5 * int(heard.min()) if len(heard) else -127.5
+        within = peaks[begin : max(int(np.ceil(end * per_second - 1e-3)), begin + 1)]
+        loudest = -0.5 * int(within.min()) if len(within) else -127.5
         if loudest < limits.silence:
             yield "silent sound", use.row, f"{name}, [{start:g}, {end:g}] s: its loudest is {loudest:g} dB"

@@ -1,4 +1,4 @@
-"""What was measured of media files, kept in the cache: a file as it now is is measured once."""
+"""What was measured of media files, saved in the cache: a file as it now is is measured once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def verdicts_file() -> Path:
     file = cache_folder() / "manifests" / "media.sqlite"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(_opened(file)) as kept, kept:
-            kept.execute("PRAGMA journal_mode=WAL")  # read by some processes while one writes
-            kept.execute("CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, found TEXT) WITHOUT ROWID")
+        with closing(_opened(file)) as database, database:
+            database.execute("PRAGMA journal_mode=WAL")  # read by some processes while one writes
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, found TEXT) WITHOUT ROWID"
+            )
     except (sqlite3.Error, OSError) as error:
-        raise AvalignError(f"{file}: what was measured of media cannot be kept there: {error}") from error
+        raise AvalignError(f"{file}: what was measured of media cannot be saved there: {error}") from error
     return file
 
 
@@ -42,14 +44,14 @@ def key_of(path: Path, kind: int) -> str:
 
 
 @contextmanager
-def kept_info(file: Path) -> Iterator[Callable[[str], MediaInfo | None]]:
+def saved_info(file: Path) -> Iterator[Callable[[str], MediaInfo | None]]:
     """What looks up what is known of a key."""
-    with closing(_opened(file)) as kept:
-        yield partial(_found, kept)
+    with closing(_opened(file)) as database:
+        yield partial(_found, database)
 
 
-def _found(kept: sqlite3.Connection, key: str) -> MediaInfo | None:
-    row = kept.execute("SELECT found FROM facts WHERE key = ?", (key,)).fetchone()
+def _found(database: sqlite3.Connection, key: str) -> MediaInfo | None:
+    row = database.execute("SELECT found FROM facts WHERE key = ?", (key,)).fetchone()
     return None if row is None else MediaInfo(**json.loads(row[0]))
 
 
@@ -57,20 +59,20 @@ def as_text(info: MediaInfo) -> str:
     return json.dumps({name: value for name, value in asdict(info).items() if value})
 
 
-class Keeper:
-    """Writes them as they come; what was kept stays if the process is killed."""
+class InfoWriter:
+    """Writes them as they come; what was saved stays if the process is killed."""
 
     def __init__(self, file: Path) -> None:
-        self._kept = _opened(file)
+        self._database = _opened(file)
 
-    def keep(self, found: list[tuple[str, MediaInfo]]) -> None:
-        with self._kept:  # one transaction
-            self._kept.executemany(
+    def save(self, found: list[tuple[str, MediaInfo]]) -> None:
+        with self._database:  # one transaction
+            self._database.executemany(
                 "INSERT OR REPLACE INTO facts VALUES (?, ?)", [(key, as_text(info)) for key, info in found]
             )
 
     def close(self) -> None:
-        self._kept.close()
+        self._database.close()
 
 
 def _opened(file: Path) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from avalign.data.manifest.record import Record
 from avalign.errors import AvalignError, suggest
 from avalign.media.file import END_SLACK
 
-PLACES = ("<image>", "<audio>")
+PLACEHOLDERS = ("<image>", "<audio>")
 _TOKEN = re.compile(r"<(\w+)>")
 _LONGEST = 20_000  # characters of a response
 _ROUNDING = 0.005 + 1e-9  # the writer's two decimals
@@ -29,14 +29,14 @@ def problems_of(record: Record, phrasings: Phrasings) -> Iterator[Problem]:
     yield from _instruction(record, phrasings)
     if record.image is None and record.audio is None:
         yield "record has neither picture nor sound", "no image, no audio"
-    if not _is_texts(record.provenance.get("origins", [])):
+    if not _is_strings(record.provenance.get("origins", [])):
         yield "origins are no list of texts", f"origins are {record.provenance['origins']!r:.80}"
 
 
 def origins_of(record: Record) -> tuple[str, ...]:
-    """What the record's media come from; none where provenance does not tell it in a list of texts."""
+    """What the record's media come from; none where provenance does not tell it in a list of strings."""
     origins = record.provenance.get("origins", [])
-    return tuple(dict.fromkeys(origins)) if _is_texts(origins) else ()
+    return tuple(dict.fromkeys(origins)) if _is_strings(origins) else ()
 
 
 def answer_of(record: Record) -> str:
@@ -48,7 +48,7 @@ def answer_of(record: Record) -> str:
     return record.label or ""
 
 
-def _is_texts(origins: Any) -> bool:
+def _is_strings(origins: Any) -> bool:
     return isinstance(origins, list) and all(isinstance(origin, str) for origin in origins)
 
 
@@ -124,14 +124,14 @@ def _shown(rows: Sequence[Sequence[float]]) -> str:
 def _instruction(record: Record, phrasings: Phrasings) -> Iterator[Problem]:
     said = f"instruction {record.instruction!r:.100}"
     if record.instruction:
-        for place, media in zip(PLACES, (record.image, record.audio), strict=True):
-            count = record.instruction.count(place)
+        for placeholder, media in zip(PLACEHOLDERS, (record.image, record.audio), strict=True):
+            count = record.instruction.count(placeholder)
             if media is not None and not count:
-                yield "instruction lacks a place for media", f"{said}: no {place} for {media!r:.80}"
+                yield "instruction lacks a place for media", f"{said}: no {placeholder} for {media!r:.80}"
             elif media is None and count:
-                yield "instruction has a place without media", f"{said}: {place}"
+                yield "instruction has a place without media", f"{said}: {placeholder}"
             if count > 1:
-                yield "instruction repeats a place for media", f"{said}: {count} times {place}"
+                yield "instruction repeats a place for media", f"{said}: {count} times {placeholder}"
     else:
         try:
             phrasings.of(record)

@@ -26,7 +26,7 @@ class AudioSet(Dataset):
     domestic animal and an animal, and all three may be given.
     Source: Gemmeke et al., Audio Set: An ontology and human-labeled dataset for audio events, ICASSP 2017.
 
-    audio:   where a clip's sound lies, of fields {youtube}, {split}, {start_seconds}, {end_seconds},
+    audio:   where a clip's audio lies, of fields {youtube}, {split}, {start_seconds}, {end_seconds},
              {start_milliseconds}, {end_milliseconds}, {clip} (datasets/youtube.py has examples); without
              a start the file is the whole video, of which the clip's seconds are meant
     splits:  published split -> ours, of those to be read
@@ -66,7 +66,7 @@ class AudioSet(Dataset):
         if len(row) != 4:
             return refused(item, where, "row of another length", f"{len(row)} cells, not 4")
         mids = dict.fromkeys(row[3].split(","))
-        heard = tuple(events[mid] for mid in mids if mid in events)
+        named = tuple(events[mid] for mid in mids if mid in events)
         problems = tuple(Problem("unknown class", f"{mid:.60}") for mid in mids if mid not in events)
         try:
             clip = Clip(row[0], seconds(row[1]), seconds(row[2]))
@@ -75,10 +75,10 @@ class AudioSet(Dataset):
         except ValueError as error:
             return refused(item, where, "segment without a time", error)
         try:
-            made = self.files.recording(item, self.splits[split], split, clip, heard)
+            made = self.files.recording(item, self.splits[split], split, clip, named)
         except ValueError as error:
             return refused(item, where, "unsafe name", error)
-        return Reading(item, where, (made,) if heard else (), problems)
+        return Reading(item, where, (made,) if named else (), problems)
 
 
 def _segments(file: Path) -> Iterator[_Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, placed, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Problem, Reading, filled_pattern, refused
 from avalign.avfit.annotation_files import named_rows_of, rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
@@ -27,13 +27,13 @@ class AudioSetStrong(Dataset):
 
     Layout of its folder: `mid_to_display_name.tsv`, for each split the file that `labels` names as published
     (segment_id "<YouTube id>_<start in milliseconds>", start and end in seconds of the clip, class id), and
-    the sounds. Clips last 10 s. All events of a clip make one recording, also where its rows do not stand
+    the audio. Clips last 10 s. All events of a clip make one recording, also where its rows do not stand
     together. A file with a column `present` (`..._framed_posneg.tsv`) judges frames of 0.96 s: those of one
     class that touch are joined to one event, and frames in which a class is absent are told, not used.
     Source: Hershey et al., The benefit of temporally-strong labels in audio event classification, ICASSP
     2021.
 
-    audio:   where a clip's sound lies, of fields {youtube}, {split}, {start_milliseconds},
+    audio:   where a clip's audio lies, of fields {youtube}, {split}, {start_milliseconds},
              {end_milliseconds}, {start_seconds}, {end_seconds}, {clip} (avalign/avfit/datasets/youtube.py has
              examples); without a start the file is the whole video, of which the clip's 10 s are meant
     labels:  the files of events; {split} as published: "audioset_{split}_strong_framed_posneg.tsv"
@@ -56,7 +56,10 @@ class AudioSetStrong(Dataset):
     def read(self, folder: Path) -> Iterator[Reading[AudioAnnotation]]:
         names = names_by_mid(folder / "mid_to_display_name.tsv", delimiter="\t")
         option = "audioset_strong: labels, splits"
-        files = {split: existing(folder / placed(self.labels, split=split), option) for split in self.splits}
+        files = {
+            split: existing(folder / filled_pattern(self.labels, split=split), option)
+            for split in self.splits
+        }
         for split, file in files.items():
             for item, rows in _segments(file):
                 yield self._reading(item, f"{file.name}:{rows[0][0]}", rows, split, names)
@@ -141,13 +144,13 @@ def _event(row: Mapping[str, str], names: Mapping[str, str]) -> tuple[Event | No
 def _joined(frames: Iterable[Event]) -> list[Event]:
     """Frames of one class that touch, as one event."""
     joined: list[Event] = []
-    last: dict[str, int] = {}  # class -> place of its last event
+    last: dict[str, int] = {}  # class -> index of its last event
     for frame in sorted(frames, key=lambda event: event.interval or ()):
-        place = last.get(frame.mid)
-        before = joined[place].interval if place is not None else None
-        if place is not None and before and frame.interval and frame.interval[0] <= before[1]:
-            whole = (before[0], max(before[1], frame.interval[1]))
-            joined[place] = Event(frame.name, whole, frame.mid)
+        index = last.get(frame.mid)
+        before = joined[index].interval if index is not None else None
+        if index is not None and before and frame.interval and frame.interval[0] <= before[1]:
+            interval = (before[0], max(before[1], frame.interval[1]))
+            joined[index] = Event(frame.name, interval, frame.mid)
         else:
             last[frame.mid] = len(joined)
             joined.append(frame)

@@ -32,8 +32,8 @@ class Ave(Dataset):
     stand in different splits.
     Source: Tian et al., Audio-Visual Event Localization in Unconstrained Videos, ECCV 2018.
 
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"

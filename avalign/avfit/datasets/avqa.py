@@ -28,7 +28,7 @@ class Avqa(Dataset):
     """AVQA: questions with four answers to choose from, on clips of VGG-Sound, 10 s long (AVQA).
 
     Layout of its folder: `train_qa.json` and `val_qa.json`, lists of objects with id, video_name, video_id,
-    question_text, multi_choice, answer (place of the right choice, from 0), question_relation and
+    question_text, multi_choice, answer (index of the right choice, from 0), question_relation and
     question_type; `video_map.json` (clip -> video_id; records that disagree with it are refused; it may be
     missing); and the media that `image` and `audio` name, in which "{clip}" stands for the video_name,
     "<YouTube id>_<start in seconds, 6 digits>". The question files have not been verified against the
@@ -39,8 +39,8 @@ class Avqa(Dataset):
     choices:      whether the choices stand in the question
     kind:         what a question's kind is: "type" (Happening), "relation" (View, Sound, Both) or "both"
     val_as:       the split of val_qa.json: "test", as the paper reports on it, or "val"
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"
@@ -77,12 +77,12 @@ class Avqa(Dataset):
         lacking = [field for field, kind in (NEEDED | TOLD).items() if type(item.get(field)) is not kind]
         if not name or lacking:
             return refused(name, where, "record without a field", ", ".join(lacking) or "id")
-        clip, offered, place = item["video_name"], item["multi_choice"], item["answer"]
+        clip, offered, index = item["video_name"], item["multi_choice"], item["answer"]
         choices = [" ".join(c.split()) for c in offered if isinstance(c, str) and c.strip()]
         if len(choices) != len(offered) or len(set(choices)) < max(2, len(choices)):
             return refused(name, where, "choices that are no different texts", offered)
-        if not 0 <= place < len(choices):
-            return refused(name, where, "answer is none of the choices", f"{place} of {len(choices)}")
+        if not 0 <= index < len(choices):
+            return refused(name, where, "answer is none of the choices", f"{index} of {len(choices)}")
         if videos is not None and clip not in videos:
             return refused(name, where, "clip is not in video_map.json", clip)
         if videos is not None and item.get("video_id") != videos[clip]:
@@ -95,7 +95,7 @@ class Avqa(Dataset):
             text = f"{text} Choose one: {'; '.join(choices)}."
         try:
             media, instruction = self.clips.media(clip), question_of(text)
-            response = plain(choices[place])
+            response = plain(choices[index])
             plain(" ".join([name, *choices, *(item[field] for field in TOLD)]))
             kind = plain(" ".join(item[field] for field in KINDS[self.kind]))
         except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from avalign.answers import write_box
-from avalign.avfit.annotation import Problem, Reading, is_video, placed, refused, spoken
+from avalign.avfit.annotation import Problem, Reading, filled_pattern, is_video, refused, spoken
 from avalign.avfit.annotation_files import named_rows_of
 from avalign.avfit.datasets.clips import youtube_id
 from avalign.avfit.datasets.masks import OBJECT, boxes_of, read_mask
@@ -81,7 +81,7 @@ class AvsBench(Dataset):
     asks for objects, and a mask has none, only classes. One box around all of a class would be mostly what
     stands between two guitars; one around every part of touching pixels would cut a clarinet in four where
     hands cover it. So parts of a class become one box if they are not farther apart than `join`: then a box
-    that wrongly holds two objects holds little besides. What has less than `least` of the picture's pixels is
+    that wrongly holds two objects holds little besides. What has less than `least` of the image's pixels is
     left out and told: masks have crumbs of a few pixels, whose boxes no answer could hit. A frame in which
     nothing sounds has no box and is refused.
     Masks may hold class indices (labels_semantic), colours (labels_rgb) or just object and background
@@ -92,12 +92,12 @@ class AvsBench(Dataset):
 
     subset: "s4" (one source), "ms3" (several) or "avss" (with semantics)
     masks:  where the masks lie; None: as above
-    image:  where the pictures lie, may be videos; None: as above
-    audio:  where the sounds lie; None: as above
+    image:  where the images lie, may be videos; None: as above
+    audio:  where the audio files lie; None: as above
     labels: file of the classes, name -> index; whatever index "background" has in it counts as 0
-    join:   how far apart parts of one object may be, in the picture's heights and widths; 0: they touch
-    least:  share of the picture's pixels that an object's mask must have
-    hear:   "clip": all of the sound belongs to a record; "second": the second that its frame stands for
+    join:   how far apart parts of one object may be, in the image's heights and widths; 0: they touch
+    least:  share of the image's pixels that an object's mask must have
+    audio_span: "clip": all of the audio belongs to a record; "second": the second that its frame stands for
     """
 
     gives = "records"
@@ -112,15 +112,15 @@ class AvsBench(Dataset):
         labels: str = "label2idx.json",
         join: Annotated[float, Field(ge=0, le=1)] = 0.125,
         least: Annotated[float, Field(ge=0, le=1)] = 0.001,
-        hear: Literal["clip", "second"] = "clip",
+        audio_span: Literal["clip", "second"] = "clip",
     ) -> None:
         self.name, self.subset = subset, SUBSETS[subset]
         self.patterns = {"masks": masks, "image": image, "audio": audio}
         known = tuple(f for f in FIELDS if f not in {"s4": ("part",), "avss": ("category",)}.get(subset, ()))
-        for option, given in self.patterns.items():
-            pattern = getattr(self.subset, option) if given is None else given
+        for option, own in self.patterns.items():
+            pattern = getattr(self.subset, option) if own is None else own
             self.patterns[option] = checked_pattern(f"avsbench: {option}", pattern, known)
-        self.labels, self.join, self.least, self.hear = labels, join, least, hear
+        self.labels, self.join, self.least, self.audio_span = labels, join, least, audio_span
         if not stays_inside(labels):
             raise AvalignError(f"avsbench: labels: {labels!r} is not a path below the data set's folder")
 
@@ -164,7 +164,7 @@ class AvsBench(Dataset):
         item = f"{clip}/{frame}"
         filled = {name: value for name, value in (fields | {"frame": frame}).items() if value}
         try:
-            masks, image, audio = (placed(str(p), **filled) for p in self.patterns.values())
+            masks, image, audio = (filled_pattern(str(p), **filled) for p in self.patterns.values())
         except ValueError as error:
             return refused(item, where, "unsafe name", error)
         try:
@@ -192,8 +192,8 @@ class AvsBench(Dataset):
             image=image,
             frame_times=(second + SHOWN,) if is_video(image) else (),
             audio=audio,
-            audio_start=float(second) if self.hear == "second" else None,
-            audio_end=second + 1.0 if self.hear == "second" else None,
+            audio_start=float(second) if self.audio_span == "second" else None,
+            audio_end=second + 1.0 if self.audio_span == "second" else None,
             boxes=boxes,
             label=labels[0] if len(set(labels)) == 1 else None,
             provenance={"origins": [youtube_id(clip)], "classes": sorted({name for name in labels if name})},

@@ -1,4 +1,4 @@
-"""Clips of videos: where they lie, which frames stand for their picture, what they were cut from."""
+"""Clips of videos: where they lie, which frames stand for their image, what they were cut from."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from avalign.avfit.annotation import is_video, placed
+from avalign.avfit.annotation import filled_pattern, is_video
 from avalign.avfit.datasets.options import checked_pattern
 from avalign.data.phrasing import MEDIA
 from avalign.errors import AvalignError
 
 _CUT = re.compile(r"(.{11})(?:_\d+(?:\.\d+)?){1,2}")  # a YouTube id has 11 characters, "_" among them
-_PLACE = re.compile(r"<(?:image|audio|class|box|time)>", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<(?:image|audio|class|box|time)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Where the media of a clip lie, and at which seconds of it frames are taken if its picture is a video.
+    """Where the media of a clip lie, and at which seconds of it frames are taken if its image is a video.
 
     source:       the data set, for what is said of wrong options
     image, audio: patterns of file names in which "{clip}" stands for the clip's name
-    frames:       how many frames stand for the picture, each in the middle of its share of the clip
+    frames:       how many frames stand for the image, each in the middle of its share of the clip
     seconds:      length of a clip
     """
 
@@ -36,7 +36,7 @@ class Clips:
             checked_pattern(f"{self.source}: {option}", getattr(self, option), ("clip",))
         if self.frames < 1:
             raise AvalignError(
-                f"{self.source}: frames is {self.frames}: at least one frame stands for the picture"
+                f"{self.source}: frames is {self.frames}: at least one frame stands for the image"
             )
         if self.frames > 1 and not is_video(self.image):
             raise AvalignError(
@@ -47,12 +47,12 @@ class Clips:
 
     def media(self, clip: str) -> dict[str, Any]:
         """A record's image, frame_times and audio; a ValueError if the name cannot be part of a path."""
-        image = placed(self.image, clip=clip)
+        image = filled_pattern(self.image, clip=clip)
         times = tuple((k + 0.5) * self.seconds / self.frames for k in range(self.frames))
         return {
             "image": image,
             "frame_times": times if is_video(image) else (),
-            "audio": placed(self.audio, clip=clip),
+            "audio": filled_pattern(self.audio, clip=clip),
         }
 
 
@@ -70,8 +70,8 @@ def plain(text: str) -> str:
 
 
 def question_of(text: str) -> str:
-    """The phrasing of a question in words; a ValueError if it is empty or holds a place of the phrasings."""
+    """A question in words as a phrasing; a ValueError if it is empty or holds a placeholder of phrasings."""
     text = plain(text)
-    if not text or _PLACE.search(text):
+    if not text or _PLACEHOLDER.search(text):
         raise ValueError(f"{text!r} cannot be asked")
     return MEDIA + text

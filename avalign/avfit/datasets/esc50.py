@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from avalign.avfit.annotation import AudioAnnotation, Event, Reading, placed, refused
+from avalign.avfit.annotation import AudioAnnotation, Event, Reading, filled_pattern, refused
 from avalign.avfit.annotation_files import named_rows_of
 from avalign.avfit.datasets.options import checked_pattern, checked_splits
 from avalign.interfaces import Dataset
@@ -51,7 +51,7 @@ class Esc50(Dataset):
         if int(row["fold"]) not in self.folds:
             return refused(file, where, "fold not asked for", row["fold"])
         try:
-            path = placed(self.audio, file=file)
+            path = filled_pattern(self.audio, file=file)
         except ValueError as error:
             return refused(file, where, "unsafe name", error)
         item = file.removesuffix(".wav")

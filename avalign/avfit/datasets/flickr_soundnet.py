@@ -9,7 +9,7 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from avalign.answers import Box, write_box
-from avalign.avfit.annotation import Problem, Reading, clean_box, is_video, placed, refused
+from avalign.avfit.annotation import Problem, Reading, clean_box, filled_pattern, is_video, refused
 from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.clips import checked_pattern
 from avalign.avfit.datasets.xml_file import read_xml
@@ -42,7 +42,7 @@ class FlickrSoundNet(Dataset):
     clips:        the list of clips: "flickr_test" (249), "test_list" (250), "supervised_test_list" (250, and
                   30 of them again)
     annotations:  where a clip's boxes lie
-    image, audio: where a clip's picture and sound lie; the picture is the frame that was annotated
+    image, audio: where a clip's image and audio lie; the image is the frame that was annotated
     """
 
     gives = "records"
@@ -59,7 +59,7 @@ class FlickrSoundNet(Dataset):
             checked_pattern(option, pattern, ("clip",))
         if is_video(image):
             raise AvalignError(
-                f"flickr_soundnet: image: {image!r} is a video; the boxes belong to one frame, a picture"
+                f"flickr_soundnet: image: {image!r} is a video; the boxes belong to one frame, an image"
             )
         self.list, self.annotations, self.image, self.audio = LISTS[clips], annotations, image, audio
 
@@ -78,8 +78,8 @@ class FlickrSoundNet(Dataset):
 
     def _reading(self, clip: str, where: str, folder: Path) -> Reading[Record]:
         try:
-            annotation = folder / placed(self.annotations, clip=clip)
-            image, audio = placed(self.image, clip=clip), placed(self.audio, clip=clip)
+            annotation = folder / filled_pattern(self.annotations, clip=clip)
+            image, audio = filled_pattern(self.image, clip=clip), filled_pattern(self.audio, clip=clip)
         except ValueError as error:
             return refused(clip, where, "unsafe name", error)
         try:
@@ -111,6 +111,6 @@ def _boxes(root: Element) -> list[list[float | str]]:
     found: list[list[float | str]] = []
     for annotator in root:
         for bbox in annotator.iter("bbox"):
-            texts = [(child.text or "").strip() for child in bbox][1:]
-            found.append([int(t) / FRAME if PIXELS.fullmatch(t) else t for t in texts])
+            fields = [(child.text or "").strip() for child in bbox][1:]
+            found.append([int(t) / FRAME if PIXELS.fullmatch(t) else t for t in fields])
     return found

@@ -45,8 +45,8 @@ class Llp(Dataset):
 
     modality:     what is asked for: when the class is heard, seen, or both ("audio-visual", the intersection)
     ask:          "present": the classes that a clip has; "all": all 25, answered "never" where it has not
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"

@@ -38,7 +38,7 @@ def read_mask(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as stored:
-                upright = ImageOps.exif_transpose(stored)  # as the picture that it lies over
+                upright = ImageOps.exif_transpose(stored)  # as the image that it lies over
                 if _grey_palette(upright):
                     upright = upright.convert("LA" if upright.has_transparency_data else "L")
                 mode = upright.mode
@@ -47,9 +47,9 @@ def read_mask(path: Path) -> np.ndarray:
                     pixels = pixels if mode == "RGBA" else pixels[..., 0]
                     pixels[np.asarray(upright.getchannel("A")) < HALF] = BACKGROUND
     except UnidentifiedImageError:
-        raise MediaError(path, "is not a picture that Pillow can read") from None
+        raise MediaError(path, "is not an image that Pillow can read") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
-        raise MediaError(path, f"cannot be decoded as a picture: {error}") from error
+        raise MediaError(path, f"cannot be decoded as an image: {error}") from error
     if mode in ("RGB", "RGBA"):
         return _by_colour(pixels, path)
     if mode == "P":
@@ -66,11 +66,11 @@ def read_mask(path: Path) -> np.ndarray:
     return _by_level(levels)
 
 
-def _grey_palette(picture: Image) -> bool:
+def _grey_palette(image: Image) -> bool:
     """Whether its palette holds greys only: then it stands for levels."""
-    if picture.mode != "P":
+    if image.mode != "P":
         return False
-    colours = np.array(picture.getpalette("RGB") or []).reshape(-1, 3)
+    colours = np.array(image.getpalette("RGB") or []).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())
 
 
@@ -83,9 +83,9 @@ def boxes_of(mask: np.ndarray, least: float, join: float) -> tuple[list[tuple[in
     """Class and box (0..1) of every object of the mask, the largest first; and how many were too small.
 
     mask:  (height, width), a class index for every pixel, 0 for the background
-    least: share of the picture's pixels that an object must have
+    least: share of the image's pixels that an object must have
     join:  how far apart pixels of one class may be and still be one object's, in heights and widths of the
-           picture; 0: those that touch, corners included
+           image; 0: those that touch, corners included
     """
     from scipy import ndimage
 

@@ -31,16 +31,16 @@ class MusicAvqa(Dataset):
     video_id. json_update is json without the questions that stand there twice with different answers; of
     those all are refused, for nothing tells the right one; of equal ones the first is used.
     An underscore in a word (acoustic_guitar) becomes a blank. A question's kind is "Audio-Visual Counting".
-    Real videos have an id of digits; the others are synthetic: real ones whose sound or picture was replaced.
+    Real videos have an id of digits; the others are synthetic: real ones whose audio or image was replaced.
     Source: Li et al., Learning to Answer Questions in Dynamic Audio-Visual Scenarios, CVPR 2022.
 
     version:      folder the questions are read from
     splits:       which splits are read
     train:        name of the training split's file: `avqa-train_fake.json` has the synthetic videos alone
     videos:       questions about "real" videos, "synthetic" ones, or "all"
-    image, audio: where a video's picture and sound lie
+    image, audio: where a video's image and audio lie
     seconds:      length of a video, over which the frames are spread
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"
@@ -91,7 +91,7 @@ class MusicAvqa(Dataset):
         if self.videos != "all" and real != (self.videos == "real"):
             return refused(name, where, "synthetic video" if not real else "real video", clip)
         answer = item["anser"].replace("_", " ").strip()
-        kind, values = _texts(item["type"]), _texts(item["templ_values"])
+        kind, values = _strings(item["type"]), _strings(item["templ_values"])
         if kind is None or len(kind) != 2 or not answer:
             return refused(name, where, "no answer, modality or kind of question", item["type"])
         if values is None or len(values) != len(SLOT.findall(item["question_content"])):
@@ -134,11 +134,11 @@ def _contradictory(items: Sequence[Any]) -> set[str]:
     return {name for name, records in said.items() if len(records) > 1}
 
 
-def _texts(text: str) -> list[str] | None:
-    """A list of texts that is itself written as a text: '["left", "violin"]'. None if it is none."""
+def _strings(text: str) -> list[str] | None:
+    """A list of strings that is itself written as a string: '["left", "violin"]'. None if it is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(found, list) and all(isinstance(part, str) and part.strip() for part in found)
-    return found if whole else None
+    valid = isinstance(found, list) and all(isinstance(part, str) and part.strip() for part in found)
+    return found if valid else None

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from avalign.avfit.annotation import ImageAnnotation, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.avfit.annotation import (
+    ImageAnnotation,
+    Problem,
+    Reading,
+    Thing,
+    clean_box,
+    filled_pattern,
+    refused,
+)
 from avalign.avfit.annotation_files import rows_of
 from avalign.avfit.datasets.ontology import names_by_mid
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
@@ -25,7 +33,7 @@ _Row = tuple[int, list[str]]  # line number and cells
 
 
 class OpenImages(Dataset):
-    """OpenImages V4 to V7: boxes of 600 classes in 1.74 M, 42 k and 125 k photographs (pictures to pair).
+    """OpenImages V4 to V7: boxes of 600 classes in 1.74 M, 42 k and 125 k photographs (images to pair).
 
     Layout of its folder: `class-descriptions-boxable.csv`, for each split `<split>-annotations-bbox.csv` as
     published (V6 and V7 call train's `oidv6-train-annotations-bbox.csv`), and the photographs.
@@ -43,7 +51,7 @@ class OpenImages(Dataset):
                  boxes do not tell which; `avalign data show` does
     """
 
-    gives = "pictures"
+    gives = "images"
 
     def __init__(
         self,
@@ -66,7 +74,7 @@ class OpenImages(Dataset):
         classes = names_by_mid(folder / "class-descriptions-boxable.csv")
         files = {split: self._file(folder, split) for split in self.splits}  # all there before the first row
         for split, file in files.items():
-            yield from self._pictures(file, split, classes, folder)
+            yield from self._read_images(file, split, classes, folder)
 
     def _file(self, folder: Path, split: str) -> Path:
         name = f"{split}-annotations-bbox.csv"
@@ -77,7 +85,7 @@ class OpenImages(Dataset):
             raise AvalignError(f"{folder / name}: lies beside {newer.name}; which of the two is meant?")
         return newer
 
-    def _pictures(
+    def _read_images(
         self, file: Path, split: str, classes: Mapping[str, str], folder: Path
     ) -> Iterator[Reading[ImageAnnotation]]:
         rows = rows_of(file)
@@ -88,10 +96,10 @@ class OpenImages(Dataset):
                 f"{file}: has no column {', '.join(lacking)}; its first line is {','.join(header)[:200]!r}"
                 + ("" if set(lacking) & set(NEEDED) else " (options groups, depictions: true do without)")
             )
-        place = header.index("ImageID")
+        column = header.index("ImageID")
         reader = _Boxes(header, classes, self.dropped, self.min_area)
-        repeated = Repeats(lambda: (image for image, _ in _images(rows_of(file), place, 1)))
-        for image, group in _images(rows, place):
+        repeated = Repeats(lambda: (image for image, _ in _images(rows_of(file), column, 1)))
+        for image, group in _images(rows, column):
             where = f"{file.name}:{group[0][0]}"
             if not image:
                 yield Reading(image, where, problems=(Problem("row without an image"),) * len(group))
@@ -101,7 +109,7 @@ class OpenImages(Dataset):
                 continue
             things, problems = reader.read(group)
             try:
-                path = placed(self.image, split=split, image=image)
+                path = filled_pattern(self.image, split=split, image=image)
             except ValueError as error:
                 yield refused(image, where, "unsafe name", error)
                 continue
@@ -118,11 +126,11 @@ class OpenImages(Dataset):
             yield Reading(image, where, (made,) if things else (), problems)
 
 
-def _images(rows: Iterator[_Row], place: int, skip: int = 0) -> Iterator[tuple[str, list[_Row]]]:
+def _images(rows: Iterator[_Row], column: int, skip: int = 0) -> Iterator[tuple[str, list[_Row]]]:
     """Each image's id and its rows, as long as they stand together; a row too short for an id has ""."""
     for _ in range(skip):
         next(rows, None)
-    for image, group in groupby(rows, key=lambda row: row[1][place] if place < len(row[1]) else ""):
+    for image, group in groupby(rows, key=lambda row: row[1][column] if column < len(row[1]) else ""):
         yield image, list(group)
 
 
@@ -153,8 +161,8 @@ class _Boxes:
         name = self.classes.get(mid)
         if name is None:
             return Problem("unknown class", f"{mid:.60}")
-        for place, reason in self.dropped:
-            if row[place] == "1":
+        for column, reason in self.dropped:
+            if row[column] == "1":
                 return Problem(reason, mid)
         try:
             box = (float(row[self.x0]), float(row[self.y0]), float(row[self.x1]), float(row[self.y1]))

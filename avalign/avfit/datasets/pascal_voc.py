@@ -12,7 +12,15 @@ from xml.etree.ElementTree import Element
 from pydantic import Field
 
 from avalign.answers import Box
-from avalign.avfit.annotation import ImageAnnotation, Problem, Reading, Thing, clean_box, placed, refused
+from avalign.avfit.annotation import (
+    ImageAnnotation,
+    Problem,
+    Reading,
+    Thing,
+    clean_box,
+    filled_pattern,
+    refused,
+)
 from avalign.avfit.annotation_files import text_of
 from avalign.avfit.datasets.options import checked_pattern, checked_splits, existing
 from avalign.avfit.datasets.xml_file import read_xml
@@ -25,7 +33,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
 class PascalVoc(Dataset):
-    """PASCAL VOC 2007 or 2012: boxes of 20 classes in 9,963 or 11,540 photographs (pictures to pair).
+    """PASCAL VOC 2007 or 2012: boxes of 20 classes in 9,963 or 11,540 photographs (images to pair).
 
     Layout of its folder, "VOCdevkit/VOC2007" or "VOCdevkit/VOC2012", as published:
     `ImageSets/Main/<list>.txt` (train, val, trainval, test: one photograph's id a line),
@@ -42,11 +50,11 @@ class PascalVoc(Dataset):
     image:       where a photograph lies; {image} is its id
     splits:      list -> our split, of the lists to be read
     test_share:  share of the photographs of split val that become test's, each by its id and `seed`
-    seed:        of that draw
+    seed:        of that sampling
     difficult:   keep boxes marked as difficult
     """
 
-    gives = "pictures"
+    gives = "images"
 
     def __init__(
         self,
@@ -62,7 +70,7 @@ class PascalVoc(Dataset):
         self.test_share, self.seed, self.difficult = test_share, seed, difficult
 
     def read(self, folder: Path) -> Iterator[Reading[ImageAnnotation]]:
-        lists = {name: self._ids(folder, name) for name in self.splits}  # all there before the first picture
+        lists = {name: self._ids(folder, name) for name in self.splits}  # all there before the first image
         seen: set[str] = set()
         for name, ids in lists.items():
             for number, image in ids:
@@ -82,13 +90,13 @@ class PascalVoc(Dataset):
     def _split(self, image: str, split: str) -> str:
         if split != "val" or not self.test_share:
             return split
-        drawn = blake2b(f"{self.seed} {image}".encode(), digest_size=7).digest()
-        return "test" if int.from_bytes(drawn, "big") < self.test_share * (1 << 56) else "val"
+        digest = blake2b(f"{self.seed} {image}".encode(), digest_size=7).digest()
+        return "test" if int.from_bytes(digest, "big") < self.test_share * (1 << 56) else "val"
 
     def _reading(self, folder: Path, image: str, where: str, split: str) -> Reading[ImageAnnotation]:
         try:  # before any file is opened by this name
-            annotation = placed("Annotations/{image}.xml", image=image)
-            picture = placed(self.image, image=image)
+            annotation = filled_pattern("Annotations/{image}.xml", image=image)
+            image_path = filled_pattern(self.image, image=image)
         except ValueError as error:
             return refused(image, where, "unsafe name", error)
         try:
@@ -97,11 +105,11 @@ class PascalVoc(Dataset):
             return refused(image, where, "no readable annotation", str(error).replace(f"{folder}/", ""))
         things, problems = self._things(root)
         try:
-            orientation = _frame(root, folder / picture) if things else 1
+            orientation = _frame(root, folder / image_path) if things else 1
         except ValueError as error:
             return refused(image, where, "boxes of another frame than the picture's", error)
         things = tuple(replace(thing, box=turned(thing.box, orientation)) for thing in things)
-        made = ImageAnnotation(f"pascal_voc/{image}", split, picture, things, origin=f"pascal_voc:{image}")
+        made = ImageAnnotation(f"pascal_voc/{image}", split, image_path, things, origin=f"pascal_voc:{image}")
         problems += () if things or problems else (Problem("no object"),)
         return Reading(image, where, (made,) if things else (), problems)
 
@@ -129,17 +137,19 @@ class PascalVoc(Dataset):
         return tuple(things), tuple(problems)
 
 
-def _frame(root: Element, picture: Path) -> int:
+def _frame(root: Element, image_path: Path) -> int:
     """The orientation of the pixels that boxes were drawn on; 1: as seen. A ValueError where none is certain.
 
-    Told by the annotation's size alone: it is the stored one, or that of the picture as seen.
+    Told by the annotation's size alone: it is the stored one, or that of the image as seen.
     """
     try:
-        orientation, (width, height) = stored_frame(picture)
+        orientation, (width, height) = stored_frame(image_path)
     except (OSError, SyntaxError, ValueError):  # missing or broken: `avalign data check` names it
         return 1
     stated = tuple(round(_number(root, f"size/{side}")) for side in ("width", "height"))
-    said = f"{picture.name} stores {width} x {height} pixels, the annotation says {stated[0]} x {stated[1]}"
+    said = (
+        f"{image_path.name} stores {width} x {height} pixels, the annotation says {stated[0]} x {stated[1]}"
+    )
     if orientation == 1:
         if abs(stated[0] * height - stated[1] * width) > max(stated):  # a smaller copy's sides are rounded
             raise ValueError(said)

@@ -35,8 +35,8 @@ class Valor(Dataset):
     arXiv:2304.08345.
 
     layout:       "desc" or "mapper"
-    image, audio: where a clip's picture and sound lie
-    frames:       how many frames stand for the picture, if it is a video: its middle, or evenly spread
+    image, audio: where a clip's image and audio lie
+    frames:       how many frames stand for the image, if it is a video: its middle, or evenly spread
     """
 
     gives = "records"
@@ -67,9 +67,9 @@ class Valor(Dataset):
                 yield self._reading(clip, split, where, captions)
 
     def _reading(self, clip: str, split: str, where: str, captions: list[Any]) -> Reading[Record]:
-        texts = [_caption(text) for text in captions]
-        good = tuple(dict.fromkeys(text for text in texts if text))
-        problems = [Problem("caption without words")] * texts.count("")
+        cleaned = [_caption(text) for text in captions]
+        good = tuple(dict.fromkeys(text for text in cleaned if text))
+        problems = [Problem("caption without words")] * cleaned.count("")
         if not good:
             return Reading(clip, where, problems=tuple(problems) or (Problem("no caption"),))
         try:
@@ -99,11 +99,11 @@ def _caption(text: Any) -> str:
 
 
 def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
-    """Split, place, clip and captions, from the desc files; records of one clip in a file are one item."""
+    """Split, location, clip and captions, from the desc files; records of one clip in a file are one item."""
     for split in SPLITS:
         name = f"desc_{split}.json"
         captions: dict[str, list[Any]] = {}
-        places: dict[str, str] = {}
+        locations: dict[str, str] = {}
         for number, item in enumerate(read_json(folder / name, list), start=1):
             where = f"{name}, record {number}"
             clip = item.get("video_id") if isinstance(item, dict) else item
@@ -111,13 +111,13 @@ def _described(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
                 yield split, where, None, []
                 continue
             captions.setdefault(clip, []).append(item.get("desc"))
-            places.setdefault(clip, where)
+            locations.setdefault(clip, where)
         for clip, said in captions.items():
-            yield split, places[clip], clip, said
+            yield split, locations[clip], clip, said
 
 
 def _mapped(folder: Path) -> Iterator[tuple[str, str, Any, list[Any]]]:
-    """Split, place, clip and captions, from the lists of ids and the mapper; then its clips in no list."""
+    """Split, location, clip and captions, from the lists of ids and the mapper; then its clips in no list."""
     there = [name for name in MAPPERS if (folder / name).exists()]
     if not there:
         raise AvalignError(f"{folder}: has neither {' nor '.join(MAPPERS)}")

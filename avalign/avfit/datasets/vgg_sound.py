@@ -22,13 +22,13 @@ LISTS = ("vggsound.csv", "train.csv", "test.csv")
 class VggSound(Dataset):
     """VGG-Sound: one of 309 classes for each of 200 k clips of YouTube videos (recordings to pair).
 
-    Layout of its folder: the list that `labels` names, and the sounds. As published, `vggsound.csv` has rows
+    Layout of its folder: the list that `labels` names, and the audio. As published, `vggsound.csv` has rows
     of YouTube id, start in seconds, class, train or test; `train.csv` and `test.csv`, the 15,446 clips that
     papers are compared on, have rows "<YouTube id>_<start in seconds, 6 digits>.mp4", class. Clips last 10 s;
     the class is heard at some time in them.
     Source: Chen et al., VGGSound: A large-scale audio-visual dataset, ICASSP 2020.
 
-    audio:   where a clip's sound lies, of fields {youtube}, {clip}, {split}, {start_seconds}, {end_seconds},
+    audio:   where a clip's audio lies, of fields {youtube}, {clip}, {split}, {start_seconds}, {end_seconds},
              {start_milliseconds}, {end_milliseconds} (datasets/youtube.py has examples); without a start
              the file is the whole video, of which the clip's 10 s are meant
     labels:  the list to be read

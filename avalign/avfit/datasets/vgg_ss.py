@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avalign.answers import write_box
-from avalign.avfit.annotation import Problem, Reading, clean_boxes, is_video, placed, refused, spoken
+from avalign.avfit.annotation import Problem, Reading, clean_boxes, filled_pattern, is_video, refused, spoken
 from avalign.data.manifest.record import Record
 from avalign.interfaces import Dataset
 from avalign.system.json_file import read_json
@@ -21,8 +21,8 @@ class VggSs(Dataset):
     one video: the frame is then taken at `frame_time`, the middle of the 10 s, as the annotators saw it.
     Source: Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021.
 
-    image, audio: where a clip's picture and sound lie
-    frame_time:   seconds from the clip's start, if the picture is a video's frame
+    image, audio: where a clip's image and audio lie
+    frame_time:   seconds from the clip's start, if the image is a video's frame
     """
 
     gives = "records"
@@ -55,7 +55,7 @@ class VggSs(Dataset):
             return Reading(clip, where, problems=problems or (Problem("no box"),))
         label = item["class"]
         try:
-            image, audio = placed(self.image, clip=clip), placed(self.audio, clip=clip)
+            image, audio = filled_pattern(self.image, clip=clip), filled_pattern(self.audio, clip=clip)
         except ValueError as error:
             return refused(clip, where, "unsafe name", error)
         try:

@@ -1,4 +1,4 @@
-"""Small XML files, such as one annotation of a picture each, read without what XML could do besides."""
+"""Small XML files, such as one annotation of an image each, read without what XML could do besides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from avalign.errors import AvalignError
 
-LIMIT = 1 << 20  # bytes; more is no annotation of one picture
+LIMIT = 1 << 20  # bytes; more is no annotation of one image
 
 
 class _NoDoctype(TreeBuilder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from avalign.avfit.annotation import AudioAnnotation, Event, placed
+from avalign.avfit.annotation import AudioAnnotation, Event, filled_pattern
 from avalign.avfit.datasets.options import checked_pattern, fields_of
 
 STARTS = ("clip", "start_seconds", "start_milliseconds")
@@ -47,7 +47,7 @@ class ClipFiles:
         self, item: str, ours: str, theirs: str, clip: Clip, events: tuple[Event, ...]
     ) -> AudioAnnotation:
         """ours, theirs: its split, in our words and as published. A ValueError if a name leads elsewhere."""
-        file = placed(
+        file = filled_pattern(
             self.pattern,
             youtube=clip.youtube,
             split=theirs,

@@ -1,1 +1,1 @@
-"""AVFIT's second step: a language model writes further phrasings; the rules decide which are kept."""
+"""AVFIT's second step: a language model writes further phrasings; the rules decide which are accepted."""

@@ -50,8 +50,8 @@ class Endpoint:
             raise AvalignError(
                 "--base-url: an address such as http://localhost:8000/v1 is needed, without a key or a query"
             )
-        self.place = f"{url.rstrip('/')} {temperature}"
-        self._where = parts.netloc
+        self.variant = f"{url.rstrip('/')} {temperature}"
+        self._host = parts.netloc
         self._settings: dict[str, Any] = {"base_url": url, "timeout": timeout, "max_retries": 2}
 
     def ask(self, prompt: str, number: int) -> str:
@@ -59,7 +59,7 @@ class Endpoint:
         key = os.environ.get(KEY, "")
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise AvalignError(
-                f"{KEY} has to hold the key for {self._where}, without blanks (any word, for a server that "
+                f"{KEY} has to hold the key for {self._host}, without blanks (any word, for a server that "
                 "asks for none)"
             )
         import openai
@@ -85,18 +85,18 @@ class Endpoint:
             except openai.APIStatusError as error:
                 why = f"status {error.status_code}: {_first_line(error, key)}"
                 if not _passes(error):
-                    raise AvalignError(f"{self._where}: {why}{self._advice(error.status_code)}") from None
+                    raise AvalignError(f"{self._host}: {why}{self._advice(error.status_code)}") from None
                 wait = max(pause, _asked_to_wait(error))
             except (_Unusable, openai.APIError, ValueError, RecursionError) as error:
                 why = "a reply that is " + (str(error) if isinstance(error, _Unusable) else "not JSON")
             if wait > LONGEST_WAIT:
-                raise AvalignError(f"{self._where}: asks to be left alone for {wait:.0f} s; come back later")
+                raise AvalignError(f"{self._host}: asks to be left alone for {wait:.0f} s; come back later")
             if attempt < self.attempts:
-                self.tell(f"{self._where}: {why}; again in {wait:.0f} s")
+                self.tell(f"{self._host}: {why}; again in {wait:.0f} s")
                 time.sleep(wait)
                 pause *= 4
         raise AvalignError(
-            f"{self._where}: gave up after {self.attempts} attempts, the last: {why}. The same command goes "
+            f"{self._host}: gave up after {self.attempts} attempts, the last: {why}. The same command goes "
             "on from here"
         )
 

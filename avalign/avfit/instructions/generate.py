@@ -1,4 +1,4 @@
-"""Asks for phrasings in batches, keeps the good ones, and says why the others are not kept."""
+"""Asks for phrasings in batches, keeps the good ones, and says why the others are rejected."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avalign.avfit.instructions.prompt import VERSION, prompt
-from avalign.avfit.instructions.replies import Kept, Writer, judged, listed
+from avalign.avfit.instructions.replies import ReplyCache, Writer, listed, rejection
 from avalign.data.manifest.phrasings import Phrasing, PhrasingFile, read_file, shipped
 from avalign.errors import AvalignError
 
-PATIENCE = 3  # replies in a row of which nothing could be kept, before it ends
+PATIENCE = 3  # replies in a row of which nothing could be accepted, before it ends
 LETTERS = 4  # a token, about: English text in the vocabularies of today's models
 
 Tell = Callable[[str], None]
@@ -42,10 +42,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Estimate:
-    """requests still to send, replies already kept; tokens are guessed from the letters; the next prompt"""
+    """requests still to send, replies already cached; tokens are guessed from the letters; the next prompt"""
 
     requests: int
-    kept: int
+    cached: int
     tokens_in: int
     tokens_out: int
     prompt: str
@@ -57,7 +57,7 @@ class Estimate:
         else:
             cost = f"about {(self.tokens_in * price_in + self.tokens_out * price_out) / 1e6:.4f}"
         return [
-            f"requests: {self.requests}, and {self.kept} replies from the cache",
+            f"requests: {self.requests}, and {self.cached} replies from the cache",
             f"tokens: about {self.tokens_in:,} in, {self.tokens_out:,} out, at {LETTERS} letters each",
             f"cost: {cost}",
             "more, if phrasings are rejected; nothing was sent",
@@ -98,7 +98,7 @@ class _Section:
             if self.missing <= 0:
                 self._reject("more than asked for", item)
                 continue
-            reason = judged(item, self.section, [*self.ours, *(p.text for p in self.held)])
+            reason = rejection(item, self.section, [*self.ours, *(p.text for p in self.held)])
             if reason is None:
                 self.held.append(Phrasing(item, {"model": model, "made": made, "prompt": VERSION}))
             else:
@@ -124,13 +124,13 @@ def generate(
 ) -> Outcome:
     """Let `writer` phrase a section until `out` holds `count` phrasings of it.
 
-    The file is written after every reply, and replies are kept in the cache: a run that was killed goes on
+    The file is written after every reply, and replies are saved in the cache: a run that was killed goes on
     where it was, to the file that it would have written, and asks for nothing twice. Ends short of `count`,
-    with what there is, when several replies in a row hold nothing that can be kept.
+    with what there is, when several replies in a row hold nothing that can be accepted.
     """
-    kept, state, idle = Kept(writer), _Section(section, count, out, batch), 0
+    cache, state, idle = ReplyCache(writer), _Section(section, count, out, batch), 0
     while state.missing > 0 and idle < PATIENCE:
-        reply = kept.ask(*state.next_prompt())
+        reply = cache.ask(*state.next_prompt())
         if state.take(reply.text, writer.model, reply.made):
             state.write()
             idle = 0
@@ -142,9 +142,9 @@ def generate(
 
 def estimate(section: str, count: int, out: Path, writer: Writer, *, batch: int = 10) -> Estimate:
     """What `generate` would still send if nothing of it were rejected. Sends and writes nothing."""
-    kept, state, idle = Kept(writer), _Section(section, count, out, batch), 0
+    cache, state, idle = ReplyCache(writer), _Section(section, count, out, batch), 0
     while state.missing > 0 and idle < PATIENCE:
-        reply = kept.kept(*state.next_prompt())
+        reply = cache.cached(*state.next_prompt())
         if reply is None:
             break
         idle = 0 if state.take(reply.text, writer.model, reply.made) else idle + 1
@@ -165,6 +165,6 @@ def short(outcome: Outcome, out: Path) -> AvalignError:
     """The error of a run that ended with fewer than were wanted."""
     return AvalignError(
         f"{outcome.section}: {outcome.held} of {outcome.wanted} phrasings: the last {PATIENCE} replies held "
-        f"none that could be kept. {f'{out} has the others' if outcome.held else f'{out} was not written'}; "
+        f"none to accept. {f'{out} has the others' if outcome.held else f'{out} was not written'}; "
         "a larger model may do better"
     )

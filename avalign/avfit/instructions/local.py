@@ -18,7 +18,7 @@ class LocalModel:
 
     def __init__(self, model: str, *, temperature: float = 0.8, max_new_tokens: int = 2048) -> None:
         self.model, self.temperature, self.max_new_tokens = model, temperature, max_new_tokens
-        self.place = f"local {temperature} {max_new_tokens}"
+        self.variant = f"local {temperature} {max_new_tokens}"
         self._loaded: Any = None
 
     def ask(self, prompt: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a language model is asked: the task, the rules that its phrasings are judged by, examples of ours."""
+"""What a language model is asked: the task, the rules that its phrasings are checked by, examples of ours."""
 
 from __future__ import annotations
 

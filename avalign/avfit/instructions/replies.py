@@ -1,4 +1,4 @@
-"""Replies of a language model: kept on disk, read as lists of phrasings, each judged by the rules."""
+"""Replies of a language model: saved on disk, read as lists of phrasings, each checked by the rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from avalign.data.manifest.phrasing_rules import TOKENS, faults, wording
 from avalign.system.atomic_write import atomic_write
-from avalign.system.cache import cache_folder, keeping
+from avalign.system.cache import cache_folder, saving
 from avalign.system.json_file import json_if_there
 
 NEAR = 0.85  # share of the words, in their order, from which on two phrasings are nearly the same
@@ -28,10 +28,10 @@ _ENGLISH = frozenset(_COMMON.split())
 
 
 class Writer(Protocol):
-    """A language model that writes phrasings. model: its name; place: what else tells its replies apart."""
+    """A language model that writes phrasings. model: its name; variant: what else tells its replies apart."""
 
     model: str
-    place: str
+    variant: str
 
     def ask(self, prompt: str, number: int) -> str:
         """The reply to a prompt; `number` counts how often the same was asked before."""
@@ -46,29 +46,29 @@ class Reply:
     made: str
 
 
-class Kept:
-    """A writer whose replies are kept in the cache: what was asked once costs nothing again."""
+class ReplyCache:
+    """A writer whose replies are saved in the cache: what was asked once costs nothing again."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
 
     def file(self, prompt: str, number: int) -> Path:
-        key = json.dumps([prompt, self.writer.model, self.writer.place, number])
+        key = json.dumps([prompt, self.writer.model, self.writer.variant, number])
         name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         return cache_folder() / "instructions" / f"{name}.json"
 
-    def kept(self, prompt: str, number: int) -> Reply | None:
+    def cached(self, prompt: str, number: int) -> Reply | None:
         found = json_if_there(self.file(prompt, number))
         return None if found is None else Reply(str(found["reply"]), str(found["made"]))
 
     def ask(self, prompt: str, number: int) -> Reply:
-        found = self.kept(prompt, number)
+        found = self.cached(prompt, number)
         if found is None:
             found = Reply(self.writer.ask(prompt, number), date.today().isoformat())
             told = {"model": self.writer.model, "made": found.made, "prompt": prompt, "reply": found.text}
-            place = self.file(prompt, number)
-            with keeping(place):
-                atomic_write(place, json.dumps(told, ensure_ascii=False))
+            path = self.file(prompt, number)
+            with saving(path):
+                atomic_write(path, json.dumps(told, ensure_ascii=False))
         return found
 
 
@@ -85,8 +85,8 @@ def listed(reply: str) -> list[Any] | None:
     return None
 
 
-def judged(item: Any, section: str, taken: Sequence[str]) -> str | None:
-    """Why an item of a reply is not kept, in a few fixed words; None if it is good. taken: those there are"""
+def rejection(item: Any, section: str, taken: Sequence[str]) -> str | None:
+    """Why an item of a reply is rejected, in a few fixed words; None if it is good. taken: those there are"""
     if not isinstance(item, str):
         return "not a text"
     for reason, _ in faults(item, section):

@@ -1,1 +1,1 @@
-"""Pictures and recordings paired by class."""
+"""Images and recordings paired by class."""

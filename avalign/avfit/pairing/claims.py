@@ -25,22 +25,22 @@ NEGATIVES = {"other_box": 2.0, "shifted_box": 1.0, "other_event": 2.0, "other_ti
     "similar": 2.0,
     "other_class": 1.0,
 }
-TRIES = 12  # places tried for a shifted box
+TRIES = 12  # positions tried for a shifted box
 SHORTEST = 0.1  # seconds that a wrong time lasts at least
 
 
-def shares_of(given: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights of the kinds of wrong claim: those given, 0 for others; NEGATIVES if none were given."""
-    if given is None:
+def shares_of(weights: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights of the kinds of wrong claim: 0 for kinds not named; NEGATIVES where there are none."""
+    if weights is None:
         return dict(NEGATIVES)
-    for kind, share in given.items():
+    for kind, share in weights.items():
         if kind not in NEGATIVES:
             raise AvalignError(f"negatives: no kind {kind!r}.{suggest(kind, NEGATIVES)}")
         if not 0 <= share < float("inf"):
             raise AvalignError(f"negatives: the share of {kind!r} is {share}, not 0 or above")
-    if not any(given.values()):
+    if not any(weights.values()):
         raise AvalignError("negatives: all shares are 0")
-    return {kind: float(given.get(kind, 0.0)) for kind in NEGATIVES}
+    return {kind: float(weights.get(kind, 0.0)) for kind in NEGATIVES}
 
 
 def kinds_of(claim: str) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def kinds_of(claim: str) -> tuple[str, ...]:
 
 
 def tried_after(kind: str, kinds: Sequence[str]) -> list[str]:
-    """The kind that was drawn, then those that may stand in for it, the nearest first."""
+    """The kind that was sampled, then those that may stand in for it, the nearest first."""
     family = next(names for names in (BOXES, TIMES, CLASSES) if kind in names)
     return [kind, *(k for k in family if k in kinds and k != kind), *(k for k in kinds if k not in family)]
 
@@ -66,7 +66,8 @@ class Claims:
     ) -> tuple[Match, Box | None, Interval | None] | None:
         """The box and time of a claim: true if `kind` is "", else wrong in that. None if it makes none."""
         has_box, has_time = TYPES[claim]
-        if kind in CLASSES and self.matches.may_be(match.heard) & self.classes.bits(match.seen):
+        visible = self.classes.bits(match.image_classes)
+        if kind in CLASSES and self.matches.may_be(match.audio_classes) & visible:
             return None  # what is heard is seen, after all
         own = self.classes.kinds[match.c]
         box = rng.one_of(self.matches.boxes(match, own)) if has_box else None
@@ -86,24 +87,24 @@ class Claims:
 
     def _wrong_box(self, match: Match, box: Box, kind: str, rng: SplitMix64) -> Box | None:
         """A box in which nothing is that may be what is heard."""
-        heard = self.matches.may_be(match.heard)
-        right = self.matches.boxes(match, heard)
+        audible = self.matches.may_be(match.audio_classes)
+        right = self.matches.boxes(match, audible)
         if kind == "shifted_box":
             return shifted(box, right, self.overlap, rng)
-        wrong = [b for b in self.matches.boxes(match, ~heard) if apart(b, right, self.overlap)]
+        wrong = [b for b in self.matches.boxes(match, ~audible) if apart(b, right, self.overlap)]
         return rng.one_of(wrong) if wrong else None
 
     def _wrong_time(self, match: Match, time: Interval, kind: str, rng: SplitMix64) -> Interval | None:
         """A time at which nothing is heard that may be what is seen."""
-        seen = self.matches.may_be(match.seen)
-        busy = self.matches.times(match, seen)
+        visible = self.matches.may_be(match.image_classes)
+        busy = self.matches.times(match, visible)
         if busy is None:
             return None
         recordings = self.matches.recordings
         if kind == "other_time":
             return silence(time, busy, recordings.length(match.recording), rng)
-        events = zip(recordings.intervals(match.recording), match.heard, strict=True)
-        wrong = [t for t, c in events if t is not None and not seen >> c & 1 and disjoint(t, busy)]
+        events = zip(recordings.intervals(match.recording), match.audio_classes, strict=True)
+        wrong = [t for t, c in events if t is not None and not visible >> c & 1 and disjoint(t, busy)]
         return rng.one_of(wrong) if wrong else None
 
 
@@ -135,7 +136,7 @@ def apart(box: Box, others: Sequence[Box], most: float) -> bool:
 def shifted(box: Box, avoided: Sequence[Box], most: float, rng: SplitMix64) -> Box | None:
     """A box of about the size of `box` elsewhere: of it and of each avoided one at most `most` is covered.
 
-    Covered is the smaller of the two: a small box within a large one is no other place. Where its own size
+    Covered is the smaller of the two: a small box within a large one is no other position. Where its own size
     leaves no room it is made smaller, down to 0.3 of its sides; None if nothing was found.
     """
     width, height = box[2] - box[0], box[3] - box[1]

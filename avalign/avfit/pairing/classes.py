@@ -1,4 +1,4 @@
-"""The look-up of classes: which object of a picture makes which sound, over the names of every data set.
+"""The look-up of classes: which object of an image makes which sound, over the names of every data set.
 
 The table is classes.yaml, whose head says how it is written; a file of the user's extends or overrides it.
 """
@@ -12,13 +12,15 @@ from typing import Any
 
 from avalign.answers import write_box
 from avalign.avfit.annotation_files import text_of
+from avalign.config.tree import with_new_names
 from avalign.config.yaml import Node, YamlError, parse
 from avalign.errors import AvalignError, suggest
 
 TABLE = Path(__file__).with_name("classes.yaml")
 FLAGS = ("general", "silent")
 LISTS = ("within", "part_of", "similar")
-SIDES = ("pictures", "sounds")
+SIDES = ("images", "audio")
+FORMER = {"pictures": "images", "sounds": "audio"}  # read with a note, for this release
 NOTHING = -1  # the number of the class of what is not in the table
 
 Names = Mapping[str, Mapping[str, str]]  # family -> name as the data set spells it -> mid, or ""
@@ -35,8 +37,8 @@ class Entry:
     within: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
-    pictures: Names = field(default_factory=dict)
-    sounds: Names = field(default_factory=dict)
+    images: Names = field(default_factory=dict)
+    audio: Names = field(default_factory=dict)
 
     @property
     def paired(self) -> bool:
@@ -88,13 +90,13 @@ class Classes:
 
     # ---- finding ----
 
-    def of_picture(self, name: str, mid: str = "") -> int:
-        """The number of the class that an object of a picture has; NOTHING if the table has none."""
-        return self._class("pictures", name, mid)
+    def of_image(self, name: str, mid: str = "") -> int:
+        """The number of the class that an object of an image has; NOTHING if the table has none."""
+        return self._class("images", name, mid)
 
-    def of_sound(self, name: str, mid: str = "") -> int:
+    def of_audio(self, name: str, mid: str = "") -> int:
         """The number of the class that is heard; NOTHING if the table has none."""
-        return self._class("sounds", name, mid)
+        return self._class("audio", name, mid)
 
     def _class(self, side: str, name: str, mid: str) -> int:
         by_mid, by_name = self._of[side]
@@ -153,16 +155,16 @@ class Classes:
                 for other in getattr(entry, key):
                     if other not in self.numbers or other == entry.name:
                         yield f"{where}: {key}: no other class {other!r}.{_few(suggest(other, self.names))}"
-            seen, heard = (any(getattr(entry, side).values()) for side in SIDES)
+            in_images, in_audio = (any(getattr(entry, side).values()) for side in SIDES)
             if entry.general and entry.silent:
                 yield f"{where}: is either general or silent"
-            if entry.paired and not (seen and heard):
+            if entry.paired and not (in_images and in_audio):
                 yield (
-                    f"{where}: has no {'sounds' if seen else 'pictures'}: name some, or say "
-                    f"{'silent: true or ' if seen else ''}general: true"
+                    f"{where}: has no {'audio' if in_images else 'images'}: name some, or say "
+                    f"{'silent: true or ' if in_images else ''}general: true"
                 )
-            if entry.silent and heard:
-                yield f"{where}: is silent, but has sounds"
+            if entry.silent and in_audio:
+                yield f"{where}: is silent, but has audio"
         for side in SIDES:
             for index, what in ((1, "name"), (2, "mid")):
                 first: dict[str, Entry] = {}
@@ -182,10 +184,10 @@ class Classes:
         self.kinds = [self.bits(k for k in count if within[k] >> c & 1) for c in count]
         self.broader = [within[c] & ~(1 << c) for c in count]
         related = [within[c] | self.kinds[c] for c in count]
-        whole = list(related)
+        own_related = list(related)
         for c, own in enumerate(self.names):
             for other in self.entries[own].part_of:
-                related[c] |= whole[self.numbers[other]]
+                related[c] |= own_related[self.numbers[other]]
         self.related = [related[c] | self.bits(k for k in count if related[k] >> c & 1) for c in count]
         near = [{self.numbers[s] for s in entry.similar} for entry in self.entries.values()]
         self.similar = [tuple(sorted(near[c] | {k for k in count if c in near[k]})) for c in count]
@@ -221,7 +223,13 @@ def _tree(file: Path, problems: list[str]) -> Node:
         return Node({}, root.where)
     if not isinstance(root.value, dict):
         raise AvalignError(f"{root.where}: a mapping of classes is needed")
-    return root
+    return Node({name: _with_new_keys(entry) for name, entry in root.value.items()}, root.where)
+
+
+def _with_new_keys(entry: Node) -> Node:
+    if not isinstance(entry.value, dict):
+        return entry
+    return Node(with_new_names(entry.value, FORMER), entry.where, entry.text)
 
 
 def _over(base: Node | None, own: Node) -> Node | None:
@@ -245,7 +253,7 @@ def _entry(name: str, node: Node, problems: list[str]) -> Entry:
     for key, value in node.value.items() if isinstance(node.value, dict) else ():
         if key in FLAGS and isinstance(value.value, bool):
             found[key] = value.value
-        elif key in LISTS and _texts(value):
+        elif key in LISTS and _strings(value):
             found[key] = tuple(value.plain())
         elif key in SIDES and isinstance(value.value, dict):
             found[key] = {family: _names(inner, problems) for family, inner in value.value.items()}
@@ -262,13 +270,13 @@ def _entry(name: str, node: Node, problems: list[str]) -> Entry:
 def _names(node: Node, problems: list[str]) -> dict[str, str]:
     if isinstance(node.value, dict) and all(isinstance(mid.value, str) for mid in node.value.values()):
         return {name: mid.value for name, mid in node.value.items()}
-    if _texts(node):
+    if _strings(node):
         return dict.fromkeys(node.plain(), "")
     problems.append(f"{node.where}: a list of names is needed, or a mapping of names to mids")
     return {}
 
 
-def _texts(node: Node) -> bool:
+def _strings(node: Node) -> bool:
     return isinstance(node.value, list) and all(isinstance(item.value, str) for item in node.value)
 
 

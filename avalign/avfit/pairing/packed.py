@@ -1,4 +1,4 @@
-"""Many texts, and many lists of numbers, each in two arrays; arrays in a folder, mapped and not read."""
+"""Many strings, and many lists of numbers, each in two arrays; arrays in a folder, mapped and not read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HEAD = "pool.json"
 Arrays = dict[str, np.ndarray]
 
 
-class Texts:
-    """Texts one after the other as UTF-8, and where each ends."""
+class Strings:
+    """Strings one after the other as UTF-8, and where each ends."""
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
         self.content, self.ends = content.data, ends.data
@@ -31,8 +31,8 @@ class Texts:
         return str(self.content[self.ends[number] : self.ends[number + 1]], "utf-8")
 
 
-class TextsMade:
-    """Texts while they are gathered."""
+class StringsMade:
+    """Strings while they are gathered."""
 
     def __init__(self) -> None:
         self.content, self.ends = bytearray(), array("Q", [0])
@@ -78,7 +78,7 @@ class ListsMade:
 
 
 def save(arrays: Mapping[str, np.ndarray], head: Mapping[str, Any], folder: Path) -> None:
-    """All arrays and what is to be known of them, in a folder that is there whole or not at all."""
+    """All arrays and what is to be known of them, in a folder that is complete or not there at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:

@@ -1,10 +1,10 @@
-"""The pictures and the recordings of a data set, compact enough to hold OpenImages and AudioSet in memory.
+"""The images and the recordings of a data set, compact enough to hold OpenImages and AudioSet in memory.
 
-    PicturePool.build(readings, classes)   from what a data set reads
-    pool.save(folder)                      as arrays; PicturePool.open(folder, classes) maps them, so that
+    ImagePool.build(readings, classes)   from what a data set reads
+    pool.save(folder)                      as arrays; ImagePool.open(folder, classes) maps them, so that
                                            worker processes share one copy
 
-Only what has a class in the look-up is kept; what has none is counted by its name in `counts`.
+Only what has a class in the look-up is saved; what has none is counted by its name in `counts`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from avalign.answers import Box, Interval
 from avalign.avfit.annotation import AudioAnnotation, ImageAnnotation, Reading
 from avalign.avfit.datasets.intervals import covered
 from avalign.avfit.pairing.classes import NOTHING, Classes
-from avalign.avfit.pairing.packed import Arrays, Lists, ListsMade, Texts, TextsMade, opened, save
+from avalign.avfit.pairing.packed import Arrays, Lists, ListsMade, Strings, StringsMade, opened, save
 from avalign.errors import AvalignError
 from avalign.types import SPLITS
 
 VERSION = 1  # of what a pool's folder holds
-MILLIONTHS = 1_000_000  # of a picture: boxes are kept as whole numbers of these
-TICKS = 10_000  # in a second: times are kept as whole numbers of these
+MILLIONTHS = 1_000_000  # of an image: boxes are saved as whole numbers of these
+TICKS = 10_000  # in a second: times are saved as whole numbers of these
 UNKNOWN = -1  # the start and end of an event at an unknown time
 ALL_ALONG = 0.95  # of a recording: a class heard for longer is heard all along
 
@@ -50,7 +50,9 @@ class _Pool:
         self.arrays, self.head, self.classes = arrays, dict(head), classes
         self.below: str = head["below"]
         self.counts: dict[str, Any] = head["counts"]
-        self._texts = [Texts(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "files", "origins")]
+        self._strings = [
+            Strings(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "files", "origins")
+        ]
         self._lists = {name: Lists(arrays[name], arrays[f"{name}_ends"]) for name in self.listed}
         self._starts = arrays["starts"].data
         self._classes = arrays["classes"].data
@@ -87,7 +89,7 @@ class _Pool:
 
     def _named(self, number: int) -> tuple[str, str, str]:
         """Its id, its file and its origin."""
-        ids, files, origins = self._texts
+        ids, files, origins = self._strings
         return ids[number], self.below + files[number], origins[number]
 
     def _of(self, name: str, split: str, c: int) -> memoryview:
@@ -110,7 +112,7 @@ class _Made:
 
     def __init__(self, pool: type[_Pool], classes: Classes, below: str) -> None:
         self.pool, self.classes, self.below = pool, classes, below
-        self.texts = {name: TextsMade() for name in ("ids", "files", "origins")}
+        self.strings = {name: StringsMade() for name in ("ids", "files", "origins")}
         self.lists = {name: ListsMade() for name in pool.listed}
         self.starts, self.of_things = array("I", [0]), array("h")
         self.counts = Counter[str]()
@@ -124,8 +126,8 @@ class _Made:
         return reading.made
 
     def add(self, item: Any, classes: Sequence[int]) -> None:
-        for name, text in zip(self.texts, (item.id, item.file, item.origin), strict=True):
-            self.texts[name].add(text)
+        for name, text in zip(self.strings, (item.id, item.file, item.origin), strict=True):
+            self.strings[name].add(text)
         self.of_things.extend(classes)
         self.starts.append(len(self.of_things))
 
@@ -136,8 +138,8 @@ class _Made:
     def finish(self, **arrays: array[Any]) -> tuple[Arrays, dict[str, Any], Classes]:
         found = {name: np.array(values) for name, values in arrays.items()}
         found |= {"starts": np.array(self.starts), "classes": np.array(self.of_things)}
-        for name, texts in self.texts.items():
-            found |= texts.arrays(name)
+        for name, strings in self.strings.items():
+            found |= strings.arrays(name)
         for name, lists in self.lists.items():
             found |= lists.arrays(name, len(SPLITS) * len(self.classes))
         counts = {**self.counts, "kept": len(self.starts) - 1, "things": len(self.of_things)}
@@ -152,7 +154,7 @@ class _Made:
 
 
 class ImagePool(_Pool):
-    """Pictures and the boxes in them."""
+    """Images and the boxes in them."""
 
     kind = "pictures"
     plain = ("starts", "classes", "boxes", "frame_times")
@@ -172,10 +174,10 @@ class ImagePool(_Pool):
         boxes, frame_times = array("i"), array("d")
         paired = classes.bits(classes.paired)
         for reading in readings:
-            for picture in made.read(reading):
+            for image in made.read(reading):
                 found: list[int] = []
-                for thing in picture.things:
-                    c = classes.of_picture(thing.name, thing.mid)
+                for thing in image.things:
+                    c = classes.of_image(thing.name, thing.mid)
                     if c == NOTHING:
                         made.unknown[thing.name] += 1
                         continue
@@ -186,14 +188,14 @@ class ImagePool(_Pool):
                     continue
                 shown = classes.bits(found)
                 for c in set(found).intersection(classes.paired):
-                    made.list("showing", picture.split, c)
+                    made.list("showing", image.split, c)
                     if shown & paired & ~classes.related[c]:
-                        made.list("showing_others", picture.split, c)
-                made.add(picture, found)
-                frame_times.append(math.nan if picture.frame_time is None else picture.frame_time)
+                        made.list("showing_others", image.split, c)
+                made.add(image, found)
+                frame_times.append(math.nan if image.frame_time is None else image.frame_time)
         return cls(*made.finish(boxes=boxes, frame_times=frame_times))
 
-    def picture(self, number: int) -> tuple[str, str, str, float | None]:
+    def image(self, number: int) -> tuple[str, str, str, float | None]:
         """Its id, its file, its origin, and the time of the frame in seconds."""
         time = self._frame_times[number]
         return (*self._named(number), None if time != time else time)
@@ -205,7 +207,7 @@ class ImagePool(_Pool):
         return list(zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=True))
 
     def showing(self, split: str, c: int) -> memoryview:
-        """The pictures with a thing of this class."""
+        """The images with a thing of this class."""
         return self._of("showing", split, c)
 
     def showing_others(self, split: str, c: int) -> memoryview:
@@ -238,7 +240,7 @@ class RecordingPool(_Pool):
                 length = _length(recording)
                 found: list[tuple[int, int, int]] = []
                 for event in recording.events:
-                    c = classes.of_sound(event.name, event.mid)
+                    c = classes.of_audio(event.name, event.mid)
                     if c == NOTHING:
                         made.unknown[event.name] += 1
                         continue

@@ -47,7 +47,7 @@ class SplitMix64:
 class Pairs:
     """All pairs of one of `first` and one of `second` things, each once, and each thing as often as others.
 
-    Place p is (p mod first, (p + p // lcm) mod second), its halves then put into an order of their own.
+    Index p is (p mod first, (p + p // lcm) mod second), its halves then permuted.
     """
 
     def __init__(self, first: int, second: int, key: int) -> None:
@@ -58,11 +58,11 @@ class Pairs:
     def __len__(self) -> int:
         return self.first * self.second
 
-    def at(self, place: int) -> tuple[int, int]:
-        """Of any place: beyond the last pair the first comes again."""
-        place %= self.first * self.second
+    def at(self, index: int) -> tuple[int, int]:
+        """Of any index: beyond the last pair the first comes again."""
+        index %= self.first * self.second
         (a, b), (c, d) = self.steps
-        return (a * place + b) % self.first, (c * (place + place // self.lcm) + d) % self.second
+        return (a * index + b) % self.first, (c * (index + index // self.lcm) + d) % self.second
 
 
 def _coprime(count: int, rng: SplitMix64) -> int:
@@ -89,9 +89,9 @@ class Turns:
             share = {name: min(weights[name], count) for name, count in left.items()}
             rounds = min(left[name] // share[name] for name in left)
             turns = [(name, turn) for name, count in share.items() for turn in range(count)]
-            for place in range(len(turns) - 1, 0, -1):
-                other = rng.below(place + 1)
-                turns[place], turns[other] = turns[other], turns[place]
+            for index in range(len(turns) - 1, 0, -1):
+                other = rng.below(index + 1)
+                turns[index], turns[other] = turns[other], turns[index]
             self.segments.append((turns, dict(had), share))
             self.ends.append(self.ends[-1] + rounds * len(turns))
             for name, count in share.items():
@@ -102,8 +102,8 @@ class Turns:
         number %= self.total
         segment = bisect_right(self.ends, number) - 1
         turns, had, share = self.segments[segment]
-        rounds, place = divmod(number - self.ends[segment], len(turns))
-        name, turn = turns[place]
+        rounds, index = divmod(number - self.ends[segment], len(turns))
+        name, turn = turns[index]
         return name, had[name] + rounds * share[name] + turn
 
 

@@ -25,8 +25,8 @@ from avalign.bench.inputs import Features
 FEWEST, GROWTH = 10, 1.3  # of the ladder
 
 
-def _samples_loss(given: Features, settings: Settings) -> Ready:
-    if given.image.device.type != "cuda":
+def _samples_loss(features: Features, settings: Settings) -> Ready:
+    if features.image.device.type != "cuda":
         raise Unavailable("its kernels need a GPU: --device cuda")
     from flash_sinkhorn import SamplesLoss
 
@@ -49,10 +49,10 @@ def _samples_loss(given: Features, settings: Settings) -> Ready:
 
     def plan(iterations: int) -> Tensor:
         with torch.no_grad():
-            f, g = samples_loss(iterations, potentials=True)(*units(given.image, given.audio))
-            cost = cosine(given.image, given.audio)
+            f, g = samples_loss(iterations, potentials=True)(*units(features.image, features.audio))
+            cost = cosine(features.image, features.audio)
             exponent = (f[:, :, None] + g[:, None, :] - cost) / settings.epsilon
-        return exponent.exp() / (given.shape.n * given.shape.m)
+        return exponent.exp() / (features.shape.n * features.shape.m)
 
     iterations, notes = settings.most_iterations, []
     if settings.tolerance is not None:
@@ -68,7 +68,7 @@ def _samples_loss(given: Features, settings: Settings) -> Ready:
     loss = samples_loss(iterations)
     return torch_ready(
         lambda image, audio: loss(*units(image, audio)),
-        given,
+        features,
         lambda: plan(iterations),
         value_of="dual",
         engine="triton",

@@ -22,11 +22,11 @@ MOST = 400  # iterations
 ACCURATE = 0.9  # the scaling from which its manual speaks of accuracy
 
 
-def _samples_loss(given: Features, settings: Settings) -> Ready:
+def _samples_loss(features: Features, settings: Settings) -> Ready:
     from geomloss import SamplesLoss
 
-    b, n, m, _ = given.shape.sizes
-    weights = tuple(torch.full((b, k), 1 / k, device=given.image.device) for k in (n, m))
+    b, n, m, _ = features.shape.sizes
+    weights = tuple(torch.full((b, k), 1 / k, device=features.image.device) for k in (n, m))
 
     def samples_loss(iterations: int, potentials: bool = False) -> torch.nn.Module:
         # One iteration at 2, `iterations - 3` on the way (2 among them), one at epsilon, and one with the
@@ -45,7 +45,7 @@ def _samples_loss(given: Features, settings: Settings) -> Ready:
         )
 
     def plan(iterations: int) -> Tensor:
-        image, audio = given.image.float(), given.audio.float()
+        image, audio = features.image.float(), features.audio.float()
         with torch.no_grad():
             f, g = samples_loss(iterations, potentials=True)(weights[0], image, weights[1], audio)
             f, g = (side.detach() for side in (f, g))
@@ -68,7 +68,7 @@ def _samples_loss(given: Features, settings: Settings) -> Ready:
     loss = samples_loss(iterations)
     return torch_ready(
         lambda image, audio: loss(weights[0], image.float(), weights[1], audio.float()),
-        given,
+        features,
         lambda: plan(iterations),
         value_of="dual",
         engine="torch",

@@ -22,10 +22,10 @@ from avalign.bench.machine import all_cores
 INNER_ITERATIONS = 10
 
 
-def _ott(given: Features, settings: Settings, log_domain: bool) -> Ready:
+def _ott(features: Features, settings: Settings, log_domain: bool) -> Ready:
     jax = _started()
 
-    wanted, runs_on = given.image.device.type, jax.default_backend().replace("gpu", "cuda")
+    wanted, runs_on = features.image.device.type, jax.default_backend().replace("gpu", "cuda")
     if wanted != runs_on:
         raise Unavailable(f"jax runs on {runs_on}, the features lie on {wanted}: pip install 'jax[cuda13]'")
     solve = _solver(settings, log_domain)
@@ -41,21 +41,21 @@ def _ott(given: Features, settings: Settings, log_domain: bool) -> Ready:
     values = jax.jit(lambda image, audio: without_plan(image, audio)[1])
     gradients = jax.jit(jax.value_and_grad(without_plan, argnums=(0, 1), has_aux=True))
     plans = jax.jit(lambda image, audio: loss(image, audio)[1])
-    image, audio = (_array(side) for side in (given.image, given.audio))
+    image, audio = (_array(side) for side in (features.image, features.audio))
 
     def step() -> Any:
         return jax.block_until_ready(gradients(image, audio))
 
     def answer() -> Answer:
         (_, value), (to_image, to_audio) = step()
-        return Answer(*(_tensor(each, given.image) for each in (value, to_image, to_audio)))
+        return Answer(*(_tensor(each, features.image) for each in (value, to_image, to_audio)))
 
     _, _, iterations = plans(image, audio)
     return Ready(
         forward=lambda: jax.block_until_ready(values(image, audio)),
         step=step,
         answer=answer,
-        plan=lambda: _tensor(plans(image, audio)[1], given.image),
+        plan=lambda: _tensor(plans(image, audio)[1], features.image),
         value_of="dual",
         engine="jax",
         iterations=float(iterations.mean()) if settings.iterations is None else float(settings.iterations),

@@ -16,7 +16,7 @@ LOOK_EVERY = 10  # iterations
 IPOT_ITERATIONS, IPOT_BETA, IPOT_THRESHOLD = 30, 0.5, 0.1
 
 
-def _autograd(given: Features, settings: Settings) -> Ready:
+def _autograd(features: Features, settings: Settings) -> Ready:
     """Iterations on logarithms; the value is differentiated through all of them."""
 
     def iterations(cost: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -35,19 +35,19 @@ def _autograd(given: Features, settings: Settings) -> Ready:
 
     def loss(image: Tensor, audio: Tensor) -> Tensor:
         _, u, v, _ = iterations(cosine(image, audio))
-        constant = math.log(given.shape.n) + math.log(given.shape.m)
+        constant = math.log(features.shape.n) + math.log(features.shape.m)
         return settings.epsilon * (u.mean(1) + v.mean(1) + constant)
 
     def plan() -> Tensor:
         with torch.no_grad():
-            scores, u, v, _ = iterations(cosine(given.image, given.audio))
+            scores, u, v, _ = iterations(cosine(features.image, features.audio))
             return (scores + u[:, :, None] + v[:, None, :]).exp()
 
     with torch.no_grad():
-        _, _, _, done = iterations(cosine(given.image, given.audio))
-    b, n, m, _ = given.shape.sizes
-    _check_memory(done * 2 * b * n * m * 4, given.image.device)
-    return torch_ready(loss, given, plan, value_of="dual", engine="torch", iterations=float(done))
+        _, _, _, done = iterations(cosine(features.image, features.audio))
+    b, n, m, _ = features.shape.sizes
+    _check_memory(done * 2 * b * n * m * 4, features.image.device)
+    return torch_ready(loss, features, plan, value_of="dual", engine="torch", iterations=float(done))
 
 
 def _check_memory(needed: int, device: torch.device) -> None:
@@ -62,7 +62,7 @@ def _check_memory(needed: int, device: torch.device) -> None:
         )
 
 
-def _ipot(given: Features, settings: Settings) -> Ready:
+def _ipot(features: Features, settings: Settings) -> Ready:
     """As released: one threshold for the whole batch, 30 proximal iterations, all of them differentiated.
 
     Source: Meerkat, arXiv:2407.01851, whose code has it from Xie et al., arXiv:1802.04307
@@ -91,11 +91,11 @@ def _ipot(given: Features, settings: Settings) -> Ready:
 
     def plan() -> Tensor:
         with torch.no_grad():
-            return plan_of(thresholded(given.image, given.audio))
+            return plan_of(thresholded(features.image, features.audio))
 
     return torch_ready(
         loss,
-        given,
+        features,
         plan,
         value_of="exact",
         engine="torch",

@@ -27,21 +27,21 @@ from avalign.bench.inputs import Features
 LADDER = (4.0, 2.0, 1.0)  # times tolerance / sqrt(n): a plan's error is spread over many rows
 
 
-def _batch(given: Features, settings: Settings) -> Ready:
+def _batch(features: Features, settings: Settings) -> Ready:
     """Its defaults: iterations on logarithms, gradient by the envelope theorem, value with the entropy."""
     from ot.batch import solve_batch
 
-    tolerance, notes = _tolerance(given, settings, "log_sinkhorn")
+    tolerance, notes = _tolerance(features, settings, "log_sinkhorn")
 
     def solve(cost: Tensor) -> Any:
         return solve_batch(cost, settings.epsilon, max_iter=settings.most_iterations, tol=tolerance)
 
     with torch.no_grad():
-        iterations = solve(cosine(given.image, given.audio)).log["n_iter"] + 1
+        iterations = solve(cosine(features.image, features.audio)).log["n_iter"] + 1
     return torch_ready(
         lambda image, audio: solve(cosine(image, audio)).value,
-        given,
-        lambda: solve(cosine(given.image, given.audio)).plan,
+        features,
+        lambda: solve(cosine(features.image, features.audio)).plan,
         value_of="entropic",
         engine="torch",
         notes=notes,
@@ -49,14 +49,14 @@ def _batch(given: Features, settings: Settings) -> Ready:
     )
 
 
-def _detached(given: Features, settings: Settings) -> Ready:
+def _detached(features: Features, settings: Settings) -> Ready:
     """The plan without a graph, and by hand the value it has the gradient of."""
-    method = _quickest_right(given, settings)
-    tolerance, notes = _tolerance(given, settings, method)
-    iterations = _solved(cosine(given.image, given.audio), settings, method, tolerance)[1]
+    method = _quickest_right(features, settings)
+    tolerance, notes = _tolerance(features, settings, method)
+    iterations = _solution(cosine(features.image, features.audio), settings, method, tolerance)[1]
 
     def plan(cost: Tensor) -> Tensor:
-        return _solved(cost, settings, method, tolerance)[0]
+        return _solution(cost, settings, method, tolerance)[0]
 
     def loss(image: Tensor, audio: Tensor) -> Tensor:
         cost = cosine(image, audio)
@@ -67,8 +67,8 @@ def _detached(given: Features, settings: Settings) -> Ready:
 
     return torch_ready(
         loss,
-        given,
-        lambda: plan(cosine(given.image, given.audio)),
+        features,
+        lambda: plan(cosine(features.image, features.audio)),
         value_of="entropic",
         engine="torch",
         notes=(f"method {method}", *notes),
@@ -76,23 +76,23 @@ def _detached(given: Features, settings: Settings) -> Ready:
     )
 
 
-def _quickest_right(given: Features, settings: Settings) -> str:
+def _quickest_right(features: Features, settings: Settings) -> str:
     """Products with the kernel are quicker than logarithms, and right while nothing underflows."""
-    if given.image.device.type != "cpu":
+    if features.image.device.type != "cpu":
         return "log_sinkhorn"  # the other makes its scalings on the CPU, whatever the cost lies on
     first = Settings(settings.epsilon, iterations=min(50, settings.most_iterations))
-    plan, _ = _solved(cosine(given.image, given.audio), first, "sinkhorn", 0.0)
+    plan, _ = _solution(cosine(features.image, features.audio), first, "sinkhorn", 0.0)
     return "sinkhorn" if plan.isfinite().all() else "log_sinkhorn"
 
 
-def _tolerance(given: Features, settings: Settings, method: str) -> tuple[float, tuple[str, ...]]:
+def _tolerance(features: Features, settings: Settings, method: str) -> tuple[float, tuple[str, ...]]:
     """`tol` of solve_batch, and what to say about it."""
     if settings.tolerance is None:
         return 0.0, ()
-    ladder = [times * settings.tolerance / math.sqrt(given.shape.n) for times in LADDER]
-    cost = cosine(given.image, given.audio)
+    ladder = [times * settings.tolerance / math.sqrt(features.shape.n) for times in LADDER]
+    cost = cosine(features.image, features.audio)
     tolerance, error = first_within(
-        settings.tolerance, ladder, lambda tol: _solved(cost, settings, method, tol)[0]
+        settings.tolerance, ladder, lambda tol: _solution(cost, settings, method, tol)[0]
     )
     notes = [f"tol {tolerance:.2g}, an L2 norm, for {settings.tolerance:g} in L1"]
     if not error <= settings.tolerance:
@@ -100,7 +100,7 @@ def _tolerance(given: Features, settings: Settings, method: str) -> tuple[float,
     return tolerance, tuple(notes)
 
 
-def _solved(cost: Tensor, settings: Settings, method: str, tolerance: float) -> tuple[Tensor, int]:
+def _solution(cost: Tensor, settings: Settings, method: str, tolerance: float) -> tuple[Tensor, int]:
     from ot.batch import solve_batch
 
     with torch.no_grad():
@@ -115,21 +115,21 @@ def _solved(cost: Tensor, settings: Settings, method: str, tolerance: float) -> 
     return found.plan, found.log["n_iter"] + 1
 
 
-def _emd2(given: Features, settings: Settings) -> Ready:
+def _emd2(features: Features, settings: Settings) -> Ready:
     """The network simplex, item by item, through POT's own torch gradient."""
     import ot
 
-    if given.image.device.type != "cpu":
+    if features.image.device.type != "cpu":
         raise Unavailable("the network simplex runs on the CPU; its copies to and fro would be measured")
-    a, b = (torch.full((k,), 1 / k) for k in (given.shape.n, given.shape.m))
+    a, b = (torch.full((k,), 1 / k) for k in (features.shape.n, features.shape.m))
 
     def loss(image: Tensor, audio: Tensor) -> Tensor:
         return torch.stack([ot.emd2(a, b, cost) for cost in cosine(image, audio)])
 
     return torch_ready(
         loss,
-        given,
-        lambda: torch.stack([ot.emd(a, b, cost) for cost in cosine(given.image, given.audio)]),
+        features,
+        lambda: torch.stack([ot.emd(a, b, cost) for cost in cosine(features.image, features.audio)]),
         value_of="exact",
         engine="pot",
         notes=("the unsmoothed problem; errors are against its float64 solution",),

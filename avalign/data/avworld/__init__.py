@@ -2,7 +2,7 @@
 
 Needs no download. Fourteen classes, each with its own look and voice; two to four objects a scene over
 clutter and noise; one of them sounds, sometimes with something off screen, or one after the other. Which
-object sounds is independent of everything in the picture, so the picture alone answers no grounding question.
+object sounds is independent of everything in the image, so the image alone answers no grounding question.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from avalign.data.avworld import questions as asking
 from avalign.data.avworld import scenes
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
 from avalign.data.permutation import random_state
-from avalign.data.phrasing import draw_kind, kind_shares
+from avalign.data.phrasing import kind_shares, sample_kind
 from avalign.errors import AvalignError
 from avalign.interfaces import Source
 from avalign.system.cache import VARIABLE, cache_folder
 from avalign.system.processes import shared_map
 from avalign.types import SPLITS, TASKS, Sample
 
-VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it draws
+VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it generates
 LOCK = "lock"  # in a split that is being written, held by who writes it
 
 
@@ -90,11 +90,15 @@ class AvWorld(Source):
         images, audio, all_scenes = self._splits[split]
         rng = random_state(self.seed, split, task, index)
         plots = asking.ALLOWED[task]
-        # Training draws at random. Evaluation takes every kind, true and false, equally often.
-        kinds = {"avfc": asking.FACTS, "avqa": asking.SCORED}.get(task, ("",))
+        # Training samples at random. Evaluation takes every kind, true and false, equally often.
+        kinds = {"avfc": asking.CLAIM_TYPES, "avqa": asking.SCORED}.get(task, ("",))
         kind, true = kinds[index % len(kinds)], index // len(kinds) % 2 == 0
         if split == "train" and task in asking.ASK_KIND:
-            kind = draw_kind(self.questions, rng) if task == "avqa" else asking.FACTS[int(rng.integers(4))]
+            kind = (
+                sample_kind(self.questions, rng)
+                if task == "avqa"
+                else asking.CLAIM_TYPES[int(rng.integers(4))]
+            )
             true = bool(rng.integers(2))
         if kind == "type4" and not true:
             plots = ("stranger",)
@@ -127,10 +131,10 @@ class AvWorld(Source):
             provenance={"scene": which, "plot": scene.plot},
         )
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers of a few hundred training questions: enough for every word to appear."""
-        drawn = [self.sample("train", task, index) for task in TASKS for index in range(300)]
-        return [text for s in drawn for text in (s.instruction, s.response, *s.references)]
+        samples = [self.sample("train", task, index) for task in TASKS for index in range(300)]
+        return [text for s in samples for text in (s.instruction, s.response, *s.references)]
 
 
 def _scene(record: dict[str, Any]) -> Scene:
@@ -150,7 +154,7 @@ def _made(count: int, seed: tuple[int, ...], workers: int) -> Iterator[Any]:
 
 
 def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> None:
-    """Write a split beside its final place and move it there whole: a cache is complete or absent."""
+    """Write a split beside its final place and move it there atomically: a cache is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(folder)
     building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")  # never one that a killed process left
@@ -166,8 +170,8 @@ def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> 
         for file in (building / "images.npy", building / "audio.npy"):
             _claim(file)
         with open(building / "scenes.jsonl", "w", encoding="utf-8") as lines:
-            for k, (scene, image, sound) in enumerate(_made(count, seed, workers)):
-                images[k], audio[k] = image, sound
+            for k, (scene, image, waveform) in enumerate(_made(count, seed, workers)):
+                images[k], audio[k] = image, waveform
                 lines.write(json.dumps(asdict(scene)) + "\n")
         images.flush()
         audio.flush()

@@ -47,7 +47,7 @@ LOOKS = {
 }
 
 
-def place(count: int, size: int, rng: np.random.Generator) -> list[Box]:
+def sample_boxes(count: int, size: int, rng: np.random.Generator) -> list[Box]:
     """`count` boxes in pixels, whole numbers, none hidden for more than a quarter by another.
 
     In random order: the later a box finds room, the smaller and nearer the edges it tends to be.

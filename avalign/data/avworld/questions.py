@@ -25,7 +25,7 @@ class Question:
     references: tuple[str, ...] = ()
 
 
-FACTS = ("type1", "type2", "type3", "type4")
+CLAIM_TYPES = ("type1", "type2", "type3", "type4")
 SCORED = ("sounding", "count", "visible", "audible", "side")  # kinds of AVQA question
 TAUGHT = (*SCORED, "level", "seen")  # asked in training, too: top from bottom, and every name
 
@@ -121,7 +121,7 @@ def _another_time(scene: Scene, rng: np.random.Generator) -> tuple[float, float]
 
 
 def avfc(scene: Scene, rng: np.random.Generator, kind: str, true: bool) -> Question:
-    """`kind` type1..type4 and the verdict are drawn before the scene, so that both are balanced."""
+    """`kind` type1..type4 and the verdict are sampled before the scene, so that both are balanced."""
     event = scene.events[0]
     thing = None if scene.plot == "stranger" else _thing(scene, event.name)
     shown: Thing = scene.things[0]

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avalign.data.avworld import audio as sounds
-from avalign.data.avworld import images as pictures
+from avalign.data.avworld import audio as audio_synthesis
+from avalign.data.avworld import images as image_synthesis
 from avalign.data.avworld.audio import CLASSES
 from avalign.data.avworld.images import Box
 
@@ -17,8 +17,8 @@ SIZE = 64  # px, both sides
 SECONDS = 4.0
 RATE = 8_000  # Hz
 
-# solo: one object sounds. offscreen: and, at another time, something that is not in the picture.
-# duet: two objects sound, one after the other. stranger: only something that is not in the picture sounds.
+# solo: one object sounds. offscreen: and, at another time, something that is not in the image.
+# duet: two objects sound, one after the other. stranger: only something that is not in the image sounds.
 Plot = Literal["solo", "offscreen", "duet", "stranger"]
 PLOTS: tuple[tuple[Plot, int], ...] = (("solo", 8), ("offscreen", 6), ("duet", 3), ("stranger", 3))
 _CYCLE: tuple[Plot, ...] = tuple(plot for plot, count in PLOTS for _ in range(count))
@@ -26,7 +26,7 @@ _CYCLE: tuple[Plot, ...] = tuple(plot for plot, count in PLOTS for _ in range(co
 
 @dataclass(frozen=True)
 class Thing:
-    """An object and its box in 0..1 of the picture."""
+    """An object and its box in 0..1 of the image."""
 
     name: str
     box: Box
@@ -75,24 +75,24 @@ def _intervals(count: int, rng: np.random.Generator) -> list[tuple[float, float]
 
 
 def make(index: int, seed: tuple[int, ...]) -> tuple[Scene, NDArray[np.uint8], NDArray[np.int16]]:
-    """Scene `index` with its picture (SIZE, SIZE, 3) and its sound (SECONDS * RATE,)."""
+    """Scene `index` with its image (SIZE, SIZE, 3) and its sound (SECONDS * RATE,)."""
     rng = np.random.default_rng((*seed, index))
     plot = plot_of(index)
     count = int(rng.integers(2, 5))
     names = [CLASSES[k] for k in rng.permutation(len(CLASSES))]
-    seen, unseen = names[:count], names[count:]
+    visible, absent = names[:count], names[count:]
     order = rng.permutation(count)  # which object is in front says nothing about which one sounds
-    places = pictures.place(count, SIZE, rng)
-    image, drawn = pictures.render([(seen[k], places[k]) for k in order], SIZE, rng)
-    boxes = {seen[k]: box for k, box in zip(order, drawn, strict=True)}
-    heard = {
-        "solo": seen[:1],
-        "offscreen": [seen[0], unseen[0]],
-        "duet": seen[:2],
-        "stranger": unseen[:1],
+    positions = image_synthesis.sample_boxes(count, SIZE, rng)
+    image, drawn = image_synthesis.render([(visible[k], positions[k]) for k in order], SIZE, rng)
+    boxes = {visible[k]: box for k, box in zip(order, drawn, strict=True)}
+    audible = {
+        "solo": visible[:1],
+        "offscreen": [visible[0], absent[0]],
+        "duet": visible[:2],
+        "stranger": absent[:1],
     }[plot]
-    spans = [(round(s, 2), round(e, 2)) for s, e in _intervals(len(heard), rng)]
-    events = tuple(Event(name, *span) for name, span in zip(heard, spans, strict=True))
-    audio = sounds.render([(e.name, e.start, e.end) for e in events], SECONDS, RATE, rng)
-    things = tuple(Thing(name, boxes[name]) for name in seen)
+    spans = [(round(s, 2), round(e, 2)) for s, e in _intervals(len(audible), rng)]
+    events = tuple(Event(name, *span) for name, span in zip(audible, spans, strict=True))
+    audio = audio_synthesis.render([(e.name, e.start, e.end) for e in events], SECONDS, RATE, rng)
+    things = tuple(Thing(name, boxes[name]) for name in visible)
     return Scene(plot, things, events), image, np.round(audio * 32767).astype(np.int16)

@@ -10,7 +10,7 @@ from avalign.config.recipe import NonNegative
 from avalign.data.manifest.clip_length import clip_length
 from avalign.data.manifest.phrasings import Phrasings, fill
 from avalign.data.manifest.record import Record, asking
-from avalign.data.manifest.sampler import Order, Records
+from avalign.data.manifest.sampler import Records, Sampler
 from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError
 from avalign.interfaces import Source
@@ -30,12 +30,12 @@ class Manifest(Source):
     instruction is asked in one of its task's phrasings (manifest/phrasings.py; the folder's `phrasings.yaml`
     adds to them): another one whenever training comes to it again, always the same in validation and test.
 
-    Of the sources of a task's records, training draws each as often as it has records, or by `sources`. All
-    of a source's records are seen before any comes again.
+    Of the sources of a task's records, training samples each as often as it has records, or by `sources`. All
+    of a source's records come before any comes again.
 
     media:   folder that the records' paths start from; the manifest's own when not given
     follow_links: also read what links lead to outside that folder
-    sources: source -> weight in the draws of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
+    sources: source -> weight in samples of a task, {vgg_ss: 3.0, openimages_audioset: 1.0}; every source of
              training has to have one, 0 leaves it out. By its number of records when not given
     """
 
@@ -55,31 +55,31 @@ class Manifest(Source):
         """Open the files under `root` and note which record belongs to which split and task."""
         if root is None:
             raise AvalignError("source manifest: data.root has to name the manifest's folder or file")
-        place = Path(root)
-        beside = place if place.is_dir() else place.parent
+        path = Path(root)
+        beside = path if path.is_dir() else path.parent
         self.folder = Path(self.media) if self.media else beside
-        self._open(Table(place, _told, workers=workers), beside, seed)
+        self._open(Table(path, _told, workers=workers), beside, seed)
 
     def _open(self, table: Records, beside: Path, seed: int) -> None:
         """beside: the folder whose phrasings.yaml adds to the phrasings"""
         self.table, self.seed = table, seed
         self.phrasings = Phrasings(beside)
-        self.order = Order(table, self.sources, seed)
-        self.tasks = self.order.tasks
+        self.sampler = Sampler(table, self.sources, seed)
+        self.tasks = self.sampler.tasks
 
     def size(self, split: str, task: str) -> int:
         """How many records a split has of a task."""
-        return self.order.size(split, task)
+        return self.sampler.size(split, task)
 
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Record `index` of a task, its media decoded. MediaError names a file that cannot be used.
 
-        In training `index` goes on for ever: when all were seen they come again in another order.
+        In training `index` goes on for ever: when all have come they come again in another order.
         """
         return self._decoded(*self._at(split, task, index))
 
     def truth(self, split: str, task: str, index: int) -> Sample:
-        """The same sample without its picture and sound: their files need not be there."""
+        """The same sample without its image and audio: their files need not be there."""
         return self.question(self.record(split, task, index))
 
     def record(self, split: str, task: str, index: int) -> Record:
@@ -88,16 +88,16 @@ class Manifest(Source):
 
     def where(self, split: str, task: str, index: int) -> str:
         """The file and line that record `index` of a task stands at."""
-        return self.table.place(self.order.at(split, task, index)[0])
+        return self.table.location(self.sampler.at(split, task, index)[0])
 
     def _at(self, split: str, task: str, index: int) -> tuple[Record, int]:
-        number, epoch = self.order.at(split, task, index)
+        number, epoch = self.sampler.at(split, task, index)
         record = self.table[number]
         seed = self.seed if split == "train" else None
         return asking(record, self.phrasings.instruction(record, seed=seed, epoch=epoch)), number
 
     def files(self, record: Record, number: int) -> tuple[MediaFile | None, MediaFile | None]:
-        """The picture and the sound of a record, which is `number` in the table."""
+        """The image and the audio of a record, which is `number` in the table."""
         image, audio = (
             None if path is None else below(self.folder, path, self.follow_links)
             for path in (record.image, record.audio)
@@ -105,15 +105,17 @@ class Manifest(Source):
         return image, audio
 
     def _decoded(self, record: Record, number: int) -> Sample:
-        seen, heard = self.files(record, number)
+        image_file, audio_file = self.files(record, number)
         image = audio = None
         rate = 16_000
-        if seen is not None:
-            image = read_frames(seen, record.frame_times) if record.frame_times else read_image(seen)
+        if image_file is not None:
+            image = (
+                read_frames(image_file, record.frame_times) if record.frame_times else read_image(image_file)
+            )
             if len(record.frame_times) == 1:
                 image = image[0]
-        if heard is not None:
-            audio, rate = read_audio(heard, record.audio_start or 0.0, record.audio_end)
+        if audio_file is not None:
+            audio, rate = read_audio(audio_file, record.audio_start or 0.0, record.audio_end)
         return self.question(record, image, audio, rate)
 
     def question(
@@ -144,7 +146,7 @@ class Manifest(Source):
             | clip_length(record),
         )
 
-    def texts(self) -> list[str]:
+    def corpus(self) -> list[str]:
         """Instructions and answers of up to some thousand records of each task, spread over all of them.
 
         Every phrasing that these can be asked in is among them, filled.
@@ -152,7 +154,7 @@ class Manifest(Source):
         found: list[str] = []
         asked: set[str] = set()
         for task in self.tasks:
-            rows = self.order.rows("train", task)
+            rows = self.sampler.rows("train", task)
             spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int))
             for record in map(self.table.__getitem__, rows[spread]):
                 phrasings = [record.instruction] if record.instruction else self.phrasings.of(record)

@@ -1,6 +1,6 @@
 """Where each record of a .jsonl file begins, and what it is of.
 
-Made once, when every line is read and checked, and kept in the cache.
+Made once, when every line is read and checked, and saved in the cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from avalign.data.manifest.record import VERSION, from_json
 from avalign.data.manifest.segments import state_of
 from avalign.errors import AvalignError
 from avalign.system.atomic_write import unfinished
-from avalign.system.cache import cache_folder, keeping
+from avalign.system.cache import cache_folder, saving
 from avalign.system.processes import shared_map
 from avalign.types import SPLITS, TASKS
 
@@ -32,7 +32,7 @@ Progress = Callable[[Path, int], None]
 
 @dataclass
 class Index:
-    """rows: (n,) of COLUMNS: byte at which a line begins, hash of its id, places in sources, SPLITS, TASKS"""
+    """rows: (n,) of COLUMNS: byte where a line begins, hash of its id, indices into sources, SPLITS, TASKS"""
 
     rows: np.ndarray
     sources: list[str]
@@ -49,20 +49,20 @@ def index_of(files: Sequence[Path], progress: Progress, workers: int = 1) -> lis
 
     workers: processes that read, if there is much to read
     """
-    lacking = [file for file in files if not kept(file, ".npz").is_file()]
+    lacking = [file for file in files if not cached_path(file, ".npz").is_file()]
     segments = [
         (file, begin, begin + SEGMENT) for file in lacking for begin in range(0, file.stat().st_size, SEGMENT)
     ]
     if min(workers, len(segments)) > 1:
         with closing(shared_map(_read, segments, min(workers, len(segments)))) as read:
-            _keep(lacking, read, progress)
+            _save(lacking, read, progress)
     else:
-        _keep(lacking, map(_read, segments), progress)
+        _save(lacking, map(_read, segments), progress)
     return [_loaded(file) for file in files]
 
 
-def kept(file: Path, ending: str) -> Path:
-    """Where the cache keeps what is made of a file as it now is."""
+def cached_path(file: Path, ending: str) -> Path:
+    """Where the cache has what is made of a file as it now is."""
     name = f"{file.resolve()} {state_of(file)} {VERSION} {LAYOUT}"
     return (
         cache_folder() / "manifests" / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ending)
@@ -74,7 +74,7 @@ def hash_of(identity: str) -> int:
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little")
 
 
-def _keep(files: Sequence[Path], read: Iterator[_Segment], progress: Progress) -> None:
+def _save(files: Sequence[Path], read: Iterator[_Segment], progress: Progress) -> None:
     for file in files:
         before = state_of(file)
         parts: list[np.ndarray] = []
@@ -84,10 +84,10 @@ def _keep(files: Sequence[Path], read: Iterator[_Segment], progress: Progress) -
             segment = next(read)
             if segment.wrong is not None:
                 raise AvalignError(f"{file}:{lines + segment.wrong[0]}: {segment.wrong[1]}")
-            places = [sources.setdefault(name, len(sources)) for name in segment.sources]
+            indices = [sources.setdefault(name, len(sources)) for name in segment.sources]
             if len(sources) > np.iinfo(np.uint16).max:
                 raise AvalignError(f"{file}: has more than 65,535 different sources")
-            segment.rows["source"] = np.array(places, np.uint16)[segment.rows["source"]]
+            segment.rows["source"] = np.array(indices, np.uint16)[segment.rows["source"]]
             parts.append(segment.rows)
             lines += segment.lines
             count += len(segment.rows)
@@ -97,13 +97,13 @@ def _keep(files: Sequence[Path], read: Iterator[_Segment], progress: Progress) -
             raise AvalignError(f"{file}: holds no record")
         if state_of(file) != before:
             raise AvalignError(f"{file}: was changed while it was read")
-        place = kept(file, ".npz")
-        with keeping(place), unfinished(place) as beside, open(beside, "wb") as opened:
+        path = cached_path(file, ".npz")
+        with saving(path), unfinished(path) as beside, open(beside, "wb") as opened:
             np.savez(opened, rows=np.concatenate(parts), sources=np.array(list(sources)))
 
 
 def _loaded(file: Path) -> Index:
-    with np.load(kept(file, ".npz")) as found:
+    with np.load(cached_path(file, ".npz")) as found:
         return Index(found["rows"], found["sources"].tolist())
 
 
@@ -114,7 +114,7 @@ def _read(segment: tuple[Path, int, int]) -> _Segment:
     sources: dict[str, int] = {}
     lines, wrong = 0, None
     with open(file, "rb") as opened:
-        for place, line in lines_of(opened, begin, end):
+        for offset, line in lines_of(opened, begin, end):
             lines += 1
             if line is not None and line.isspace():
                 continue
@@ -127,5 +127,5 @@ def _read(segment: tuple[Path, int, int]) -> _Segment:
                 wrong = lines, str(error)
                 break
             source = sources.setdefault(record.source, len(sources))
-            rows.append((place, hashed, source, SPLITS.index(record.split), TASKS.index(record.task)))
+            rows.append((offset, hashed, source, SPLITS.index(record.split), TASKS.index(record.task)))
     return _Segment(np.array(rows, COLUMNS), list(sources), lines, wrong)

@@ -4,7 +4,7 @@ A phrasing is an instruction with tokens in the place of what changes from sampl
 
     <image><audio>Does the <class> in the box <box> make the sound? Answer True or False.
 
-Written phrasings and generated ones are judged by the same rules (`faults`, `wording`).
+Written phrasings and generated ones are checked by the same rules (`faults`, `wording`).
 """
 
 from __future__ import annotations

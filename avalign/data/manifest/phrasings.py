@@ -1,4 +1,4 @@
-"""The phrasings of a manifest's tasks: read from YAML, one drawn for each record, its tokens filled."""
+"""The phrasings of a manifest's tasks: read from YAML, one sampled for each record, its tokens filled."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PhrasingFile:
     replaces: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
-        """All of it or nothing. Comments of a file that was there are not kept."""
+        """All of it or nothing. Comments of a file that was there are lost."""
         plain: dict[str, Any] = {REPLACES: list(self.replaces)} if self.replaces else {}
         for section, phrasings in self.sections.items():
             plain[section] = [OneLine(text=p.text, **p.origin) if p.origin else p.text for p in phrasings]
@@ -100,9 +100,9 @@ def _replaced(node: Node, wrong: list[str]) -> Iterator[str]:
 def _section(name: str, nodes: list[Node], wrong: list[str]) -> Iterator[Phrasing]:
     first: dict[str, str] = {}
     for node in nodes:
-        given = node.plain()
-        origin = dict(given) if isinstance(given, dict) else {}
-        text = origin.pop("text", None) if isinstance(given, dict) else given
+        plain = node.plain()
+        origin = dict(plain) if isinstance(plain, dict) else {}
+        text = origin.pop("text", None) if isinstance(plain, dict) else plain
         if not isinstance(text, str):
             wrong.append(f"{node.where}  {name}: a phrasing is a text, or {{text: ..., model: ...}}")
             continue
@@ -149,16 +149,16 @@ class Phrasings:
             section = section_of(record.task, record.kind)
         except AvalignError as error:
             raise AvalignError(f"record {record.id!r} has no instruction, and {error}") from None
-        given = frozenset(record.slots)
-        key = section, given, added
+        available = frozenset(record.slots)
+        key = section, available, added
         if key not in self._fitting:
             phrasings = (self._all if added else self._fixed)[section]
-            self._fitting[key] = [p.text for p in phrasings if p.slots <= given]
+            self._fitting[key] = [p.text for p in phrasings if p.slots <= available]
         if not self._fitting[key]:
-            needed = [token for token in NEEDS[section].must if SLOTS[token] not in given]
+            needed = [token for token in NEEDS[section].must if SLOTS[token] not in available]
             raise AvalignError(
                 f"record {record.id!r} has no instruction, and its slots "
-                f"({', '.join(sorted(given)) or 'none'}) lack {', '.join(SLOTS[t] for t in needed)}: "
+                f"({', '.join(sorted(available)) or 'none'}) lack {', '.join(SLOTS[t] for t in needed)}: "
                 f"{section} asks with {', '.join(needed)}"
             )
         return self._fitting[key]
@@ -167,10 +167,10 @@ class Phrasings:
         """What a record asks, every token filled. seed: None where it must never change (validation, test)"""
         text = record.instruction
         if not text:
-            texts = self.of(record, added=seed is not None)
+            candidates = self.of(record, added=seed is not None)
             key = record.id if seed is None else f"{seed} {epoch} {record.id}"
             number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")
-            text = texts[number % len(texts)]
+            text = candidates[number % len(candidates)]
         return fill(text, record)
 
 
@@ -190,7 +190,7 @@ def _written(slot: str, record: Record) -> str:
             if not isinstance(value, (list, tuple)) or not all(type(x) in (int, float) for x in value):
                 raise ValueError(f"slot {slot} is {value!r:.60}, not a list of numbers")
             return write_box(value) if slot == "box" else write_interval(value)
-        if not isinstance(value, str) or not value.strip() or any(place in value for place in MEDIA):
+        if not isinstance(value, str) or not value.strip() or any(token in value for token in MEDIA):
             raise ValueError(f"slot {slot} is {value!r:.60}, not words")
         return value
     except (ValueError, OverflowError) as error:  # a whole number of hundreds of digits

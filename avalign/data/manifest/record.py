@@ -24,7 +24,7 @@ class Record:
     """A sample as a manifest keeps it: one JSON object a line, or one row of a Parquet file.
 
     Paths are relative to the manifest's folder, with "/". `image` may be a video: `frame_times` says which
-    frames are meant; one is a picture, several are a video. `audio` may be a video or a long recording; the
+    frames are meant; one is an image, several are a video. `audio` may be a video or a long recording; the
     span says which part is meant. A phrasing holds "<image>" and "<audio>" where the media belong.
     Units: boxes (x_left, y_top, x_right, y_bottom) in 0..1 of the image; times in seconds: of the file for
            frame_times and the span, of the span for intervals
@@ -35,7 +35,7 @@ class Record:
     split: str  # one of SPLITS
     source: str  # the data set it was made from
     response: str
-    instruction: str = ""  # a phrasing; "" where one of the task's is drawn when the sample is used
+    instruction: str = ""  # a phrasing; "" where one of the task's is sampled when the sample is used
     slots: dict[str, Any] = field(
         default_factory=dict
     )  # what its <class>, <box>, <time>, <question> stand for
@@ -46,7 +46,7 @@ class Record:
     audio_end: float | None = None
     references: tuple[str, ...] = ()
     boxes: tuple[tuple[float, float, float, float], ...] = ()
-    consensus: int = 1  # annotated boxes that must cover a point of the picture for it to count in full
+    consensus: int = 1  # annotated boxes that must cover a point of the image for it to count in full
     intervals: tuple[tuple[float, float], ...] = ()
     label: str | None = None
     kind: str | None = None
@@ -107,10 +107,10 @@ def stays_inside(path: str) -> bool:
 def to_json(record: Record) -> str:
     """A line of a manifest, without the line's end. Fields that hold their default are left out."""
     values = {name: getattr(record, name) for name in FIELDS}
-    kept = {name: value for name, value in values.items() if name in REQUIRED or value != DEFAULTS[name]}
-    if "provenance" in kept:  # of any shape: kept as text, so that all lines have the same columns
-        kept["provenance"] = json.dumps(kept["provenance"], ensure_ascii=False, sort_keys=True)
-    return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    saved = {name: value for name, value in values.items() if name in REQUIRED or value != DEFAULTS[name]}
+    if "provenance" in saved:  # of any shape: kept as text, so that all lines have the same columns
+        saved["provenance"] = json.dumps(saved["provenance"], ensure_ascii=False, sort_keys=True)
+    return json.dumps(saved, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(line: bytes | str) -> Record:
@@ -140,7 +140,7 @@ def _from_json(line: bytes | str) -> Record:
             if isinstance(value, list) and len(value) > MOST:
                 raise ValueError(f"{name} has {len(value):,} entries, at most {MOST:,} are read")
         if "references" in found:
-            found["references"] = _texts(found["references"])
+            found["references"] = _strings(found["references"])
         for name, size in (("boxes", 4), ("intervals", 2)):
             if name in found:
                 found[name] = tuple(_numbers(row, size) for row in found[name])
@@ -183,9 +183,9 @@ def asking(record: Record, instruction: str) -> Record:
     return made
 
 
-def _texts(values: list[Any]) -> tuple[str, ...]:
+def _strings(values: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
-        raise ValueError("references: a list of texts is needed")
+        raise ValueError("references: a list of strings is needed")
     return tuple(values)
 
 
@@ -202,7 +202,7 @@ def _no_number(name: str) -> None:
 
 
 def write(records: Iterable[Record], file: Path) -> int:
-    """Write a JSONL manifest, whole or not at all. Returns how many records it has; no two of one id."""
+    """Write a JSONL manifest, complete or not at all. Returns how many records it has; no two of one id."""
     seen: set[str] = set()
     with unfinished(file) as beside, open(beside, "w", encoding="utf-8") as lines:
         for record in records:

@@ -9,7 +9,7 @@ import numpy as np
 
 from avalign.data.manifest.record import Record
 from avalign.data.mixture import Mixture
-from avalign.data.permutation import shuffled
+from avalign.data.permutation import permuted
 from avalign.errors import AvalignError, suggest
 from avalign.types import SPLITS, TASKS
 
@@ -17,7 +17,7 @@ SOURCES = 1 << 16  # in a seed: apart from those that tasks are mixed by
 
 
 class Columns(Protocol):
-    """What is known of every record: (n,) places in SPLITS, TASKS and `sources`."""
+    """What is known of every record: (n,) indices into SPLITS, TASKS and `sources`."""
 
     split: np.ndarray
     task: np.ndarray
@@ -32,13 +32,13 @@ class Records(Columns, Protocol):
 
     def __getitem__(self, number: int) -> Record: ...
 
-    def place(self, number: int) -> str: ...
+    def location(self, number: int) -> str: ...
 
 
-class Order:
-    """The records of a table in the order in which they are asked for: a number decides all.
+class Sampler:
+    """The sampler of a table: which record is asked for by which number.
 
-    weights: source -> weight in the training draws of each task; by its number of records when not given
+    weights: source -> weight in the training samples of each task; by its number of records by default
 
     tasks: those that some split has records of
     """
@@ -46,7 +46,7 @@ class Order:
     def __init__(self, table: Columns, weights: Mapping[str, float] | None, seed: int) -> None:
         self.seed = seed
         groups = table.split.astype(np.int64) * len(TASKS) + table.task
-        self._rows = dict(zip(_places(), _grouped(groups, len(SPLITS) * len(TASKS)), strict=True))
+        self._rows = dict(zip(_split_tasks(), _grouped(groups, len(SPLITS) * len(TASKS)), strict=True))
         self.tasks = tuple(task for task in TASKS if any(len(self._rows[s, task]) for s in SPLITS))
         self._mixtures: dict[str, Mixture] = {}
         self._of_source: dict[tuple[str, str], np.ndarray] = {}
@@ -79,13 +79,13 @@ class Order:
         return len(self._rows.get((split, task), ()))
 
     def rows(self, split: str, task: str) -> np.ndarray:
-        """All of them, as places in the table."""
+        """All of them, as indices into the table."""
         return self._rows[split, task]
 
     def at(self, split: str, task: str, index: int) -> tuple[int, int]:
-        """The place in the table of number `index`, and how often all of its source were seen before.
+        """The index in the table of number `index`, and how often all of its source came before.
 
-        In training `index` goes on for ever: when all were seen they come again in another order.
+        In training `index` goes on for ever: when all have come they come again in another order.
         """
         if split not in SPLITS:
             raise AvalignError(f"manifest: no split {split!r}.{suggest(split, SPLITS)}")
@@ -106,8 +106,8 @@ class Order:
             rows = self._of_source[task, source]
             count = len(rows)
             key.append(self._mixtures[task].names.index(source))
-        epoch, place = divmod(index, count)
-        return int(rows[shuffled(place, count, (*key, epoch))]), epoch
+        epoch, position = divmod(index, count)
+        return int(rows[permuted(position, count, (*key, epoch))]), epoch
 
     def _counted(self) -> str:
         counts = ", ".join(
@@ -116,7 +116,7 @@ class Order:
         return f"There are: {counts}."
 
 
-def _places() -> list[tuple[str, str]]:
+def _split_tasks() -> list[tuple[str, str]]:
     return [(split, task) for split in SPLITS for task in TASKS]
 
 

@@ -1,6 +1,6 @@
 """A manifest's files as one table: the lines stay on disk, an index of where each begins is held in memory.
 
-The index (20 bytes a record) is made once, when every line is read and checked, and kept in the cache.
+The index (20 bytes a record) is made once, when every line is read and checked, and saved in the cache.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from avalign.data.manifest.index import Progress, index_of, kept
+from avalign.data.manifest.index import Progress, cached_path, index_of
 from avalign.data.manifest.record import Record, from_checked
 from avalign.data.manifest.segments import Segments, state_of
 from avalign.errors import AvalignError
@@ -28,7 +28,7 @@ class Table:
     progress: called with a file and the records read of it so far, while an index is made
     workers:  processes that make an index
 
-    Arrays: split, task (n,) uint8, places in SPLITS and TASKS; source (n,) uint16, places in `sources`
+    Arrays: split, task (n,) uint8, indices into SPLITS and TASKS; source (n,) uint16, into `sources`
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Table:
         self.sources = list(dict.fromkeys(name for index in indexes for name in index.sources))
         rows = np.concatenate([index.rows for index in indexes])
         self.split, self.task, self._begin = (rows[name].copy() for name in ("split", "task", "begin"))
-        places = {name: place for place, name in enumerate(self.sources)}
+        indices = {name: index for index, name in enumerate(self.sources)}
         self.source = np.concatenate(
-            [np.array([places[name] for name in i.sources], np.uint16)[i.rows["source"]] for i in indexes]
+            [np.array([indices[name] for name in i.sources], np.uint16)[i.rows["source"]] for i in indexes]
         )
         self._refuse_repeated(rows["id"])
 
@@ -54,8 +54,8 @@ class Table:
         if not (hashes_in_order[1:] == hashes_in_order[:-1]).any():
             return
         order = np.argsort(hashes, kind="stable")
-        for place in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
-            one, two = self[order[place]].id, self[order[place + 1]].id
+        for index in np.flatnonzero(hashes[order][1:] == hashes[order][:-1]):
+            one, two = self[order[index]].id, self[order[index + 1]].id
             if one == two:  # and not just of one hash
                 raise AvalignError(f"{self.root}: two records have the id {one!r}")
 
@@ -70,7 +70,7 @@ class Table:
         end = self._lines.states[file][0] if last else int(self._begin[number + 1])
         return self._lines.read(file, begin, end - begin).strip()  # blank lines may follow it
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """ "m.jsonl:12" of record `number`; the row, counted from 1, of a Parquet file."""
         file = bisect_right(self._first, number) - 1
         lines, begin = 1, int(self._begin[number])
@@ -118,7 +118,7 @@ def as_lines(file: Path) -> Path:
         raise AvalignError(
             f"{file}: reading Parquet needs the package pyarrow: pip install pyarrow"
         ) from None
-    lines_of_it = kept(file, ".jsonl")
+    lines_of_it = cached_path(file, ".jsonl")
     if not lines_of_it.is_file():
         try:
             with unfinished(lines_of_it) as beside, open(beside, "w", encoding="utf-8") as lines:

@@ -1,8 +1,8 @@
 """paired_folder: scenes composed of real photographs, with a real recording that goes with one of them.
 
 A photograph of one animal can be answered without listening. So two to four of different classes are laid out
-on one canvas, with shifted and cropped tiles, and the recording of one of them is heard: which one is drawn
-independently of the picture, so the picture alone does not tell. What could tell the class of a recording
+on one canvas, with shifted and cropped tiles, and the recording of one of them is heard: which one is sampled
+independently of the image, so the image alone does not tell. What could tell the class of a recording
 without recognising it is evened out: loudness, length, silence around it, bandwidth.
 """
 
@@ -17,9 +17,9 @@ from avalign.config.recipe import NonNegative
 from avalign.data.paired_folder import composing, questions
 from avalign.data.paired_folder.composing import Part, Tile
 from avalign.data.paired_folder.folder import Photo, Pool, Recording, find_folder, read_folder
-from avalign.data.paired_folder.questions import FACTS, QUESTIONS
+from avalign.data.paired_folder.questions import CLAIM_TYPES, QUESTIONS
 from avalign.data.permutation import random_state
-from avalign.data.phrasing import draw_kind, kind_shares
+from avalign.data.phrasing import kind_shares, sample_kind
 from avalign.errors import AvalignError, suggest
 from avalign.interfaces import Source
 from avalign.media.file import MediaError
@@ -40,7 +40,7 @@ class Plan:
 class PairedFolder(Source):
     """Scenes of `photos` photographs and one recording, out of a folder described in folder.py.
 
-    canvas:      px, both sides of the composed picture
+    canvas:      px, both sides of the composed image
     photos:      how many photographs of different classes a scene may have, each equally often: 2, 3 or 4
     seconds:     length of every clip
     sample_rate: Hz of every clip
@@ -50,7 +50,7 @@ class PairedFolder(Source):
     questions:   share of each kind of AVQA question in training (sounding, place, audible, visible, count,
                  seen). Those not named are not asked. When not given, and in validation and test, all are
                  equal
-    offscreen:   share of IGATL scenes in which something that is not in the picture is heard, too
+    offscreen:   share of IGATL scenes in which something that is not in the image is heard, too
     lowpass:     recordings of different classes come with different bandwidths, which would tell them apart.
                  In training each goes through a low-pass at a random 2 to 8 kHz; in validation and test all
                  through one at 4 kHz, which nearly every file reaches, so scores owe little to bandwidth
@@ -58,7 +58,7 @@ class PairedFolder(Source):
     augment:     in training, mirror photographs at random and change the loudness by up to 6 dB
 
     What is used is decoded once by `prepare` and held in memory (12 kB for a photograph of 64 x 64 px, 32 kB
-    for a second of sound). Tiles are cropped and shifted in every split: that is the task, not augmentation.
+    for a second of audio). Tiles are cropped and shifted in every split: that is the task, not augmentation.
     """
 
     tasks = TASKS
@@ -139,7 +139,7 @@ class PairedFolder(Source):
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Question `index` of a task, the same whenever it is asked for."""
         plan = self.plan(split, task, index)
-        heard = next((p for p in plan.parts if plan.sounding and p.name == plan.sounding.name), None)
+        part = next((p for p in plan.parts if plan.sounding and p.name == plan.sounding.name), None)
         return Sample(
             id=f"{self.name}/{split}/{task}/{index}",
             task=task,
@@ -149,7 +149,7 @@ class PairedFolder(Source):
             audio=self._mix(plan, split, task),
             sample_rate=self.sample_rate,
             boxes=plan.sounding.boxes if plan.sounding else (),
-            intervals=(heard.interval(self.sample_rate),) if heard else (),
+            intervals=(part.interval(self.sample_rate),) if part else (),
             label=plan.sounding.name if plan.sounding else None,
             kind=plan.asked.kind,
             references=plan.asked.references,
@@ -160,34 +160,34 @@ class PairedFolder(Source):
         )
 
     def plan(self, split: str, task: str, index: int) -> Plan:
-        """Draw what `sample` shows, plays and asks; classes evenly, however many files they have."""
+        """Sample what `sample` shows, plays and asks; classes evenly, however many files they have."""
         pool = self.pool(split)
         if task not in TASKS:
             raise AvalignError(f"paired_folder: no task '{task}'.{suggest(task, TASKS)}")
         rng = random_state(self.seed, split, task, index)
-        # Training draws at random. Evaluation takes every kind, true and false, equally often.
+        # Training samples at random. Evaluation takes every kind, true and false, equally often.
         number = int(rng.integers(2**20)) if split == "train" else index
-        kinds = {"avfc": FACTS, "avqa": QUESTIONS}.get(task, ("",))
+        kinds = {"avfc": CLAIM_TYPES, "avqa": QUESTIONS}.get(task, ("",))
         kind, true = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
         if task == "avqa" and split == "train":
-            kind = draw_kind(self.questions, rng)
+            kind = sample_kind(self.questions, rng)
 
         names = rng.permutation(pool.classes).tolist()
         shown = names[: self.photos[int(rng.integers(len(self.photos)))]]
         absent = names[len(shown) :]
-        heard: list[tuple[str, Recording]] = []
+        audible: list[tuple[str, Recording]] = []
         if kind == "type4" and not true:
-            heard.append(_stranger(pool, absent, rng))
-        else:  # `names` are in random order, and so are the places: nothing in the picture tells which it is
-            heard.append((shown[0], _one(pool.recordings[shown[0]], rng)))
+            audible.append(_stranger(pool, absent, rng))
+        else:  # `names` are in random order, and so are the positions: nothing in the image tells which it is
+            audible.append((shown[0], _one(pool.recordings[shown[0]], rng)))
         if task == "igatl" and rng.random() < self.offscreen:
-            heard.append(_stranger(pool, absent, rng))
+            audible.append(_stranger(pool, absent, rng))
 
         photos: list[tuple[str, Photo]] = [(name, _one(pool.photos[name], rng)) for name in shown]
         mirror = self.augment and split == "train"
         tiles = composing.lay_out(photos, self.canvas, mirror, rng)
-        parts = composing.fit_parts(heard, round(self.seconds * self.sample_rate), self.sample_rate, rng)
-        sounding = next((t for t in tiles if t.name == heard[0][0]), None)
+        parts = composing.fit_parts(audible, round(self.seconds * self.sample_rate), self.sample_rate, rng)
+        sounding = next((t for t in tiles if t.name == audible[0][0]), None)
         asked = self._ask(task, kind, true, tiles, parts, sounding, pool.classes, rng)
         return Plan(asked, tiles, parts, sounding, rng)
 
@@ -232,11 +232,11 @@ class PairedFolder(Source):
             rng,
         )
 
-    def texts(self) -> list[str]:
-        """Instructions and answers of some hundred training questions a task, and every class and place."""
+    def corpus(self) -> list[str]:
+        """Instructions and answers of some hundred training questions a task, every class and position."""
         asked = [self.plan("train", task, index).asked for task in TASKS for index in range(300)]
-        places = [place for names in composing.PLACES.values() for place in names]
-        words = [questions.a(name) for name in self.pool("train").classes] + places
+        positions = [position for names in composing.POSITIONS.values() for position in names]
+        words = [questions.a(name) for name in self.pool("train").classes] + positions
         return words + [text for q in asked for text in (q.instruction, q.response, *q.references)]
 
 
@@ -245,7 +245,7 @@ def _one(of: list[Any], rng: np.random.Generator) -> Any:
 
 
 def _stranger(pool: Pool, absent: list[str], rng: np.random.Generator) -> tuple[str, Recording]:
-    """A sound of something not in the picture: mostly of a class seen elsewhere, at times of none."""
+    """A sound of something not in the image: mostly of a class seen elsewhere, at times of none."""
     strangers = sorted(set(pool.strangers) - set(pool.classes))
     if strangers and rng.random() < 0.25:
         name = _one(strangers, rng)

@@ -1,4 +1,4 @@
-"""Scenes from photographs and recordings: where each lies is drawn first, pixels and samples follow."""
+"""Scenes from photographs and recordings: where each lies is sampled first, pixels and samples follow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from avalign.data.paired_folder.folder import FRAME, Photo, Recording, clip_box,
 
 LOUDNESS = 0.1  # RMS of a recording in a scene, full scale 1
 EDGE = 0.005  # s, fade at both ends of a recording
-KEPT = 0.85  # of a box's area, at least, after its photograph is cropped
-PLACES = {  # (rows, columns) -> name of each cell
+MIN_BOX_SHARE = 0.85  # of a box's area, at least, after its photograph is cropped
+POSITIONS = {  # (rows, columns) -> name of each cell
     (1, 2): ("on the left", "on the right"),
     (2, 1): ("at the top", "at the bottom"),
     (2, 2): ("at the top left", "at the top right", "at the bottom left", "at the bottom right"),
@@ -29,7 +29,7 @@ class Tile:
     area: tuple[int, int, int, int]
     mirrored: bool
     boxes: tuple[Box, ...]  # of its class, in 0..1 of the canvas
-    place: str  # "on the left", ...
+    position: str  # "on the left", ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Part:
         return self.at / sample_rate, (self.at + self.stop - self.start) / sample_rate
 
 
-# -- the picture -----------------------------------------------------------------------------------------
+# -- the image -----------------------------------------------------------------------------------------
 
 
 def lay_out(
@@ -96,7 +96,7 @@ def _tile(
         y0, y1 = ((top + y * high) / canvas for y in (y0, y1))
         boxes.append(clip_box((x0, y0, x1, y1), (0.0, 0.0, 1.0, 1.0)))
     area = (left, top, left + wide, top + high)
-    return Tile(name, photo, crop, area, mirrored, tuple(boxes), PLACES[grid][cell])
+    return Tile(name, photo, crop, area, mirrored, tuple(boxes), POSITIONS[grid][cell])
 
 
 def _crop(boxes: tuple[Box, ...], rng: np.random.Generator) -> Box:
@@ -107,7 +107,7 @@ def _crop(boxes: tuple[Box, ...], rng: np.random.Generator) -> Box:
         left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
         crop = (float(left), float(top), float(left + width), float(top + height))
         x0, y0, x1, y1 = clip_box(main, crop)
-        if x0 < x1 and y0 < y1 and _area((x0, y0, x1, y1)) >= KEPT * _area(main):
+        if x0 < x1 and y0 < y1 and _area((x0, y0, x1, y1)) >= MIN_BOX_SHARE * _area(main):
             return crop
     return 0.0, 0.0, 1.0, 1.0
 
@@ -122,7 +122,7 @@ def paint(tiles: list[Tile], canvas: int, rng: np.random.Generator) -> np.ndarra
 
     clouds = rng.integers(60, 190) + rng.integers(-15, 16, 3) + rng.integers(-20, 21, (6, 6, 1))
     ground = Image.fromarray(clouds.clip(0, 255).astype(np.uint8))
-    picture = ground.resize((canvas, canvas), Image.Resampling.BICUBIC)
+    image = ground.resize((canvas, canvas), Image.Resampling.BICUBIC)
     for tile in tiles:
         left, top, right, bottom = tile.area
         height, width = tile.photo.pixels.shape[:2]
@@ -134,8 +134,8 @@ def paint(tiles: list[Tile], canvas: int, rng: np.random.Generator) -> np.ndarra
         )
         if tile.mirrored:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        picture.paste(part, (left, top))
-    return np.array(picture)
+        image.paste(part, (left, top))
+    return np.array(image)
 
 
 # -- the sound -------------------------------------------------------------------------------------------

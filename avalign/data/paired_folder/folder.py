@@ -52,7 +52,7 @@ class Recording:
     """samples (n,) int16 with the silence at both ends cut off; loudness (frames,) RMS of each 20 ms."""
 
     file: str
-    sound: str
+    audio_name: str
     samples: np.ndarray
     loudness: np.ndarray
 
@@ -82,8 +82,8 @@ def find_folder(root: str | None) -> Path:
     for folder in (Path(named), Path(named) / "avmini"):
         if (folder / "annotations.json").is_file():
             return folder
-    where = "data.root" if root is not None else "AVALIGN_DATA"
-    raise AvalignError(f"{where} {named}: no annotations.json in it or in its avmini/.")
+    option = "data.root" if root is not None else "AVALIGN_DATA"
+    raise AvalignError(f"{option} {named}: no annotations.json in it or in its avmini/.")
 
 
 def read_folder(
@@ -105,21 +105,21 @@ def read_folder(
     """
     images, audio = _annotations(folder / "annotations.json")
     _refuse_leaks(folder, images, audio)
-    heard = {a["class"] for a in audio if a["class"] is not None}
+    audible = {a["class"] for a in audio if a["class"] is not None}
     if classes is None:
-        candidates = {b["class"] for i in images for b in i["boxes"]} & heard
+        candidates = {b["class"] for i in images for b in i["boxes"]} & audible
         training = [_class_of(i, candidates) for i in images if i["split"] == "train"]
         classes = sorted(c for c in candidates if training.count(c) >= least_photos)
         if not classes:
             raise AvalignError(
                 f"{folder}: no class has a sound and {least_photos} training photographs; give `classes`."
             )
-    seen = {b["class"] for i in images for b in i["boxes"]}
+    visible = {b["class"] for i in images for b in i["boxes"]}
     for name in classes:
-        if name not in seen & heard:
-            lacks = "photographs" if name not in seen else "sounds"
+        if name not in visible & audible:
+            lacks = "photographs" if name not in visible else "sounds"
             raise AvalignError(
-                f"{folder}: class '{name}' has no {lacks}. With both: {', '.join(sorted(seen & heard))}."
+                f"{folder}: class '{name}' has no {lacks}. With both: {', '.join(sorted(visible & audible))}."
             )
     chosen = set(classes)
     images = [i for i in images if _class_of(i, chosen) is not None]
@@ -177,21 +177,22 @@ def _annotations(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         if not isinstance(content.get(part), list):
             raise AvalignError(f"{file}: has no list '{part}'.")
         for number, entry in enumerate(content[part]):
-            where = f"{file}: {part}[{number}]"
+            location = f"{file}: {part}[{number}]"
             if not isinstance(entry, dict):
-                raise AvalignError(f"{where} is not a mapping.")
+                raise AvalignError(f"{location} is not a mapping.")
             for key in keys:
                 if key not in entry:
-                    raise AvalignError(f"{where} ({entry.get('file', '?')}) has no '{key}'.")
+                    raise AvalignError(f"{location} ({entry.get('file', '?')}) has no '{key}'.")
             if not isinstance(entry["file"], str):
-                raise AvalignError(f"{where}: file is {entry['file']!r}, not the path of one.")
+                raise AvalignError(f"{location}: file is {entry['file']!r}, not the path of one.")
             if entry["split"] not in SPLITS:
-                raise AvalignError(
-                    f"{where} ({entry['file']}) is of split '{entry['split']}'. Known: {', '.join(SPLITS)}."
-                )
+                said = f"{location} ({entry['file']}) is of split '{entry['split']}'"
+                raise AvalignError(f"{said}. Known: {', '.join(SPLITS)}.")
             for box in entry.get("boxes", ()):
                 if not isinstance(box, dict) or "class" not in box or len(box.get("xyxy", ())) != 4:
-                    raise AvalignError(f"{where} ({entry['file']}) has a box without 'class' or four 'xyxy'.")
+                    raise AvalignError(
+                        f"{location} ({entry['file']}) has a box without 'class' or four 'xyxy'."
+                    )
     return content["images"], content["audio"]
 
 
@@ -228,7 +229,7 @@ def _share(box: dict[str, Any], image: dict[str, Any]) -> float:
 def _photo(find: Find, entry: dict[str, Any], classes: set[str], side: int) -> Photo:
     file = find(entry["file"])
     pixels = read_image(file)
-    orientation, (width, height) = stored_frame(file)  # what boxes are counted in; the picture is upright
+    orientation, (width, height) = stored_frame(file)  # what boxes are counted in; the image is upright
     stated = (entry["width"], entry["height"])
     if stated == (height, width) == pixels.shape[1::-1]:  # annotated as seen, and the size proves it
         orientation, (width, height) = 1, stated

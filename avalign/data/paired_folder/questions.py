@@ -10,7 +10,7 @@ from avalign.answers import Interval, write_box, write_interval, write_verdict
 from avalign.data.paired_folder.composing import Tile
 from avalign.data.phrasing import phrase
 
-FACTS = ("type1", "type4")
+CLAIM_TYPES = ("type1", "type4")
 QUESTIONS = ("sounding", "place", "audible", "visible", "count", "seen")
 
 PHRASINGS: dict[str, tuple[str, ...]] = {
@@ -97,36 +97,36 @@ def avqa(
     kind: str, true: bool, tiles: list[Tile], sounding: Tile, classes: list[str], rng: np.random.Generator
 ) -> Asked:
     """`true`: whether a yes/no question is to be answered by yes."""
-    seen = [t.name for t in tiles]
+    visible = [t.name for t in tiles]
     slots = {}
     if kind == "sounding":
         answer = sounding.name
     elif kind == "place":
-        answer = sounding.place
+        answer = sounding.position
     elif kind == "count":
         answer = str(len(tiles))
     elif kind == "seen":
-        answer = ", ".join(seen)
+        answer = ", ".join(visible)
     else:
-        if kind == "audible":  # asked of what is seen only: the picture does not tell
-            names = [n for n in seen if (n == sounding.name) == true]
+        if kind == "audible":  # asked of what is seen only: the image does not tell
+            names = [n for n in visible if (n == sounding.name) == true]
         else:
-            names = [n for n in classes if (n in seen) == true]
+            names = [n for n in classes if (n in visible) == true]
         slots["name"] = a(names[int(rng.integers(len(names)))])
         answer = "yes" if true else "no"
     return Asked(phrase(PHRASINGS[kind], rng, **slots), answer, kind)
 
 
 def avcap(tiles: list[Tile], sounding: Tile, rng: np.random.Generator) -> Asked:
-    """What makes the sound comes first, then the rest in the order of the picture."""
+    """What makes the sound comes first, then the rest in the order of the image."""
     rest = [t for t in tiles if t is not sounding]
-    others = " and ".join(f"{a(t.name)} {t.place}" for t in rest)
+    others = " and ".join(f"{a(t.name)} {t.position}" for t in rest)
     names = " and ".join(a(t.name) for t in rest)
-    it, place = sounding.name, sounding.place
+    it, position = sounding.name, sounding.position
     captions = (
-        f"{a(it)} is heard {place}, with {others}",
-        f"{a(it)} {place} makes a sound beside {others}",
-        f"the {it} {place} can be heard, and {names} can be seen",
-        f"a picture of {a(it)} {place}, which is heard, and of {others}",
+        f"{a(it)} is heard {position}, with {others}",
+        f"{a(it)} {position} makes a sound beside {others}",
+        f"the {it} {position} can be heard, and {names} can be seen",
+        f"a picture of {a(it)} {position}, which is heard, and of {others}",
     )
     return Asked(phrase(PHRASINGS["avcap"], rng), captions[0], references=captions[1:])

@@ -19,7 +19,7 @@ class Shards(Manifest):
     goes through the same samples in the same order as from the manifest that was packed, over any number of
     processes, and a run may go on from one to the other. Every part that is read is held against its CRC32.
 
-    sources: source -> weight in the draws of a task, as for `manifest`; by number of records when not given
+    sources: source -> weight in the samples of a task, as for `manifest`; by number of records when not given
     """
 
     def __init__(self, *, sources: dict[str, NonNegative] | None = None) -> None:

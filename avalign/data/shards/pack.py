@@ -17,7 +17,7 @@ from avalign.data.manifest.phrasings import NAME as PHRASINGS
 from avalign.data.manifest.record import Record
 from avalign.data.manifest.segments import state_of
 from avalign.data.manifest.table import Table, files_of
-from avalign.data.permutation import shuffled
+from avalign.data.permutation import permuted
 from avalign.data.shards.tars import LIST, ROWS, VERSION, index_beside, key_of, read_index
 from avalign.errors import AvalignError
 from avalign.media.links import below
@@ -112,9 +112,9 @@ def _members(record: Record, folder: Path) -> Iterator[tuple[str, tuple[str, ...
     found = [("image", ("image",), record.image), ("audio", ("audio",), record.audio)]
     if record.image == record.audio:
         found = [("video", ("image", "audio"), record.image)]
-    for stem, places, path in found:
+    for stem, members, path in found:
         if path is not None:
-            yield stem + Path(path).suffix.lower(), places, folder / path
+            yield stem + Path(path).suffix.lower(), members, folder / path
 
 
 def _refuse_missing(table: Table, folder: Path, follow_links: bool) -> list[str]:
@@ -144,7 +144,7 @@ def _divided(table: Table, folder: Path, split: str, size: int, seed: int) -> It
     shard: list[int] = []
     filled = 2 * BLOCK
     for k in range(len(numbers)):
-        number = numbers[shuffled(k, len(numbers), (seed,)) if split == "train" else k]
+        number = numbers[permuted(k, len(numbers), (seed,)) if split == "train" else k]
         needed = _room(len(table.line(number)))
         for _, _, file in _members(table[number], folder):
             needed += _room(file.stat().st_size)
@@ -176,11 +176,11 @@ def _packed(table: Table, folder: Path, tar: Path, numbers: list[int], progress:
                 for name in ("source", "split", "task"):
                     rows[row][name] = getattr(table, name)[number]
                 rows[row]["json"] = _add(archive, f"{key_of(number)}.json", BytesIO(line), len(line))
-                for name, places, file in _members(record, folder):
+                for name, members, file in _members(record, folder):
                     with open(file, "rb") as content:
-                        where = _add(archive, f"{key_of(number)}.{name}", content, file.stat().st_size)
-                    for place in places:
-                        rows[row][place] = where
+                        position = _add(archive, f"{key_of(number)}.{name}", content, file.stat().st_size)
+                    for member in members:
+                        rows[row][member] = position
         size = beside.stat().st_size
     with unfinished(index_beside(tar)) as beside, open(beside, "wb") as opened:
         np.savez(opened, rows=rows, bytes=size)

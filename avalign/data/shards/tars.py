@@ -27,10 +27,10 @@ from avalign.types import SPLITS, TASKS
 
 LIST = "shards.json"
 VERSION = 1  # of the layout
-PLACES = ("json", "image", "audio")
-_PLACE = np.dtype([("begin", "<u8"), ("size", "<u8"), ("crc", "<u4")])  # size 0: there is none
+MEMBERS = ("json", "image", "audio")
+_MEMBER = np.dtype([("begin", "<u8"), ("size", "<u8"), ("crc", "<u4")])  # size 0: there is none
 ROWS = np.dtype(
-    [("number", "<u8"), ("source", "<u2"), ("split", "u1"), ("task", "u1"), *((p, _PLACE) for p in PLACES)]
+    [("number", "<u8"), ("source", "<u2"), ("split", "u1"), ("task", "u1"), *((p, _MEMBER) for p in MEMBERS)]
 )
 
 
@@ -41,7 +41,7 @@ def index_beside(tar: Path) -> Path:
 class ShardTable:
     """The records of a folder of shards, in the order of the manifest that they were packed from.
 
-    Arrays: split, task (n,) uint8, places in SPLITS and TASKS; source (n,) uint16, places in `sources`
+    Arrays: split, task (n,) uint8, indices into SPLITS and TASKS; source (n,) uint16, into `sources`
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class ShardTable:
         self.tars = [folder / shard["file"] for shard in listed["shards"]]
         parts = []
         for tar, shard in zip(self.tars, listed["shards"], strict=True):
-            _must_be_whole(tar, shard["bytes"])
+            _must_be_complete(tar, shard["bytes"])
             part, size = read_index(tar)
             if (len(part), size) != (shard["records"], shard["bytes"]):
                 raise AvalignError(
@@ -82,26 +82,26 @@ class ShardTable:
         except ValueError as error:
             raise AvalignError(f"{self._name(number, 'json')}: is no record: {error}") from error
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """The tar and the name in it of record `number`."""
         return self._name(number, "json")
 
-    def stored(self, number: int, place: str) -> Stored | None:
-        """The picture ("image") or sound ("audio") of a record, as it was packed."""
-        if not self._rows[place]["size"][number]:
+    def stored(self, number: int, member: str) -> Stored | None:
+        """The image ("image") or audio ("audio") of a record, as it was packed."""
+        if not self._rows[member]["size"][number]:
             return None
-        return Stored(self._name(number, place), lambda: self._content(number, place))
+        return Stored(self._name(number, member), lambda: self._content(number, member))
 
-    def _content(self, number: int, place: str) -> bytes:
-        begin, size, crc = self._rows[place][number].tolist()
+    def _content(self, number: int, member: str) -> bytes:
+        begin, size, crc = self._rows[member][number].tolist()
         found = self._segments.read(int(self._tar[number]), begin, size)
         if zlib.crc32(found) != crc:
-            raise MediaError(self._name(number, place), "is damaged: not the bytes that were packed")
+            raise MediaError(self._name(number, member), "is damaged: not the bytes that were packed")
         return found
 
-    def _name(self, number: int, place: str) -> str:
+    def _name(self, number: int, member: str) -> str:
         key = key_of(int(self._rows["number"][number]))
-        return f"{self.tars[self._tar[number]]}: {key}.{place}"
+        return f"{self.tars[self._tar[number]]}: {key}.{member}"
 
 
 def key_of(number: int) -> str:
@@ -149,8 +149,8 @@ def read_index(tar: Path) -> tuple[np.ndarray, int]:
 
 def _must_lie_in(rows: np.ndarray, size: int, sources: int, file: Path) -> None:
     """Every part of a record in its tar, every number one of a list."""
-    for place in PLACES:
-        begin, held = rows[place]["begin"], rows[place]["size"]
+    for member in MEMBERS:
+        begin, held = rows[member]["begin"], rows[member]["size"]
         if ((begin > size) | (held > size - np.minimum(begin, size))).any():
             raise AvalignError(f"{file}: names places beyond the end of its tar")
     for name, count in (("source", sources), ("split", len(SPLITS)), ("task", len(TASKS))):
@@ -158,7 +158,7 @@ def _must_lie_in(rows: np.ndarray, size: int, sources: int, file: Path) -> None:
             raise AvalignError(f"{file}: holds the number of a {name} that there is not")
 
 
-def _must_be_whole(tar: Path, size: int) -> None:
+def _must_be_complete(tar: Path, size: int) -> None:
     if not tar.is_file():
         raise AvalignError(f"{tar}: there is no such file; {tar.parent / LIST} names it")
     if tar.stat().st_size != size:

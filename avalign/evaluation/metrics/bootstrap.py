@@ -28,7 +28,7 @@ class Metric:
     grouped: bool = True
 
     def value(self) -> float | None:
-        """None when not available, or not defined (no sample to judge)."""
+        """None when not available, or not defined (no sample to score)."""
         if self.parts is None:
             return self.fixed
         if len(self.parts) == 0:
@@ -36,21 +36,21 @@ class Metric:
         return _finite(self.combine(self.parts.sum(0)))
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float] | None:
-        """The 95 % percentile bootstrap interval over samples; the same `seed` draws the same samples.
+        """The 95 % percentile bootstrap interval over samples; the same `seed` gives the same samples.
 
         None for one sample, for no resamples, and for what cannot be resampled.
         """
-        drawn = self.resampled(resamples, seed)
-        return None if drawn is None else percentiles(drawn)
+        samples = self.resampled(resamples, seed)
+        return None if samples is None else percentiles(samples)
 
     def resampled(self, resamples: int, seed: int) -> np.ndarray | None:
-        """(resamples,): the score of samples drawn with replacement; None where there is no interval."""
+        """(resamples,): the score of samples taken with replacement; None where there is no interval."""
         if self.parts is None or len(self.parts) < 2 or resamples == 0:
             return None
         n = len(self.parts)
         generator = np.random.default_rng(seed)
         sums = []
-        for start in range(0, resamples, 100):  # 100 draws at a time bound the memory
+        for start in range(0, resamples, 100):  # 100 resamples at a time bound the memory
             times = generator.multinomial(n, np.full(n, 1 / n), size=min(100, resamples - start))
             sums.append(times @ self.parts)
         return np.asarray(self.combine(np.concatenate(sums)))
@@ -79,7 +79,7 @@ def mean_of_groups(name: str, values: Sequence[float] | np.ndarray, groups: Sequ
 
 
 def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, float, float] | None:
-    """a - b on the same samples with its 95 % interval, both drawn alike (paired bootstrap): value, low,
+    """a - b on the same samples with its 95 % interval, both resampled alike (paired bootstrap): value, low,
     high."""
     if a.parts is None or b.parts is None or len(a.parts) == 0:
         return None
@@ -88,19 +88,19 @@ def difference(a: Metric, b: Metric, resamples: int, seed: int) -> tuple[float, 
             f"paired bootstrap: {len(a.parts)} samples of {a.name!r}, {len(b.parts)} of {b.name!r}"
         )
     value_a, value_b = a.value(), b.value()
-    drawn_a, drawn_b = a.resampled(resamples, seed), b.resampled(resamples, seed)
-    if value_a is None or value_b is None or drawn_a is None or drawn_b is None:
+    samples_a, samples_b = a.resampled(resamples, seed), b.resampled(resamples, seed)
+    if value_a is None or value_b is None or samples_a is None or samples_b is None:
         return None
-    bounds = percentiles(drawn_a - drawn_b)
+    bounds = percentiles(samples_a - samples_b)
     return None if bounds is None else (value_a - value_b, *bounds)
 
 
-def percentiles(drawn: np.ndarray) -> tuple[float, float] | None:
-    """The middle 95 % of what was drawn, less what is not finite."""
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) == 0:
+def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
+    """The middle 95 % of the samples, less what is not finite."""
+    samples = samples[np.isfinite(samples)]
+    if len(samples) == 0:
         return None
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    low, high = np.percentile(samples, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
 
 

@@ -210,6 +210,6 @@ def _meteor_jar() -> Path | None:
     if named is not None:
         return Path(named) if Path(named).is_file() else None
     package = importlib.util.find_spec("pycocoevalcap")  # found, not imported
-    places = [] if package is None else package.submodule_search_locations or []
-    jars = [Path(place) / "meteor" / "meteor-1.5.jar" for place in places]
+    folders = [] if package is None else package.submodule_search_locations or []
+    jars = [Path(folder) / "meteor" / "meteor-1.5.jar" for folder in folders]
     return next((jar for jar in jars if jar.is_file()), None)

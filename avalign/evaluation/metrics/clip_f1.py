@@ -68,10 +68,10 @@ class Clip:
         self.asked[kind][label] = (before[0] | predicted, before[1] | true)
 
     def complete(self) -> None:
-        """Where a class was asked for by sound and by sight, but not by both at once: the seconds of both."""
+        """Where a class was asked for by audio and by sight, but not by both at once: the seconds of both."""
         for label in self.asked[AUDIO].keys() & self.asked[VISUAL].keys() - self.asked[BOTH].keys():
-            (heard, truly_heard), (seen, truly_seen) = self.asked[AUDIO][label], self.asked[VISUAL][label]
-            self.asked[BOTH][label] = (heard & seen, truly_heard & truly_seen)
+            (audio, true_audio), (visual, true_visual) = self.asked[AUDIO][label], self.asked[VISUAL][label]
+            self.asked[BOTH][label] = (audio & visual, true_audio & true_visual)
 
     def scores(self, level: str) -> dict[str, float | None]:
         """F1 of each kind, and Event@AV; None for what was not asked."""
@@ -118,8 +118,8 @@ def _metrics(scores: Sequence[Mapping[str, float | None]], ending: str) -> Itera
     columns = (*KINDS, "Event@AV")
     value = np.array([[score[name] or 0.0 for name in columns] for score in scores])
     asked = np.array([[score[name] is not None for name in columns] for score in scores], dtype=float)
-    for place, name in enumerate(columns):
-        yield Metric(name + ending, np.stack([value[:, place], asked[:, place]], 1), _mean, grouped=False)
+    for index, name in enumerate(columns):
+        yield Metric(name + ending, np.stack([value[:, index], asked[:, index]], 1), _mean, grouped=False)
         if name == BOTH:
             three = np.concatenate([value[:, :3], asked[:, :3]], 1)
             yield Metric("Type@AV" + ending, three, lambda sums: _mean_of(sums).mean(-1), grouped=False)

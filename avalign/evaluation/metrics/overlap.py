@@ -211,6 +211,6 @@ def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
     return (recall(counts) + ratio(counts[..., 3], false)) / 2
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
     """part / whole, 0 where whole is 0."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole > 0)
+    return np.divide(part, total, out=np.zeros(np.broadcast_shapes(part.shape, total.shape)), where=total > 0)

@@ -34,7 +34,7 @@ DEFINITIONS = {
 }
 
 
-def of_sound(samples: Sequence[Sample]) -> bool:
+def asks_audio(samples: Sequence[Sample]) -> bool:
     """Whether each asks when a class is heard (and not when it is seen)."""
     return bool(samples) and all(sample.label and sample.kind in (None, "audio") for sample in samples)
 
@@ -44,26 +44,26 @@ def sound_event_metrics(
 ) -> Iterator[Metric]:
     """answered: intervals of each sample's answer; seconds: length of each sample's clip"""
     clips: dict[str, list[int]] = defaultdict(list)
-    for place, sample in enumerate(samples):
-        clips[str(sample.provenance.get("clip", sample.id))].append(place)
+    for index, sample in enumerate(samples):
+        clips[str(sample.provenance.get("clip", sample.id))].append(index)
 
     def metric(name: str, count: Callable[[int], tuple[int, int]]) -> Metric:
         """count: sample -> right, answered and true ones together"""
-        rows = [np.sum([count(place) for place in places], axis=0) for places in clips.values()]
+        rows = [np.sum([count(index) for index in indices], axis=0) for indices in clips.values()]
         return Metric(name, np.array(rows, dtype=float), _f1)
 
-    def segment(place: int) -> tuple[int, int]:
-        p, t = (segments(s, seconds[place], ends=False) for s in (answered[place], samples[place].intervals))
+    def segment(index: int) -> tuple[int, int]:
+        p, t = (segments(s, seconds[index], ends=False) for s in (answered[index], samples[index].intervals))
         return len(p & t), len(p) + len(t)
 
-    def events(place: int, offsets: bool) -> tuple[int, int]:
-        p, t = answered[place], samples[place].intervals
+    def events(index: int, offsets: bool) -> tuple[int, int]:
+        p, t = answered[index], samples[index].intervals
         return matched(p, t, offsets=offsets), len(p) + len(t)
 
     names = iter(DEFINITIONS)
     yield metric(next(names), segment)
-    yield metric(next(names), lambda place: events(place, False))
-    yield metric(next(names), lambda place: events(place, True))
+    yield metric(next(names), lambda index: events(index, False))
+    yield metric(next(names), lambda index: events(index, True))
 
 
 def matched(predicted: Sequence[Interval], true: Sequence[Interval], *, offsets: bool) -> int:

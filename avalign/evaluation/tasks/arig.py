@@ -1,4 +1,4 @@
-"""ARIG, audio-referred image grounding: where in the picture is what is heard?
+"""ARIG, audio-referred image grounding: where in the image is what is heard?
 
     prompt    <image> <audio> Where is the object that makes this sound?
     answer    [dog, 0.10, 0.20, 0.50, 0.60]
@@ -92,7 +92,7 @@ class Arig(Mapped):
             return write_box(np.clip(box, 0, 1).tolist(), label, decimals=4)
 
         def random_box(sample: Sample) -> str:
-            """A training box's size at a random place."""
+            """A training box's size at a random position."""
             generator = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
             x0, y0, x1, y1 = boxes[generator.integers(len(boxes))]
             left, top = generator.uniform(0, 1 - (x1 - x0)), generator.uniform(0, 1 - (y1 - y0))
@@ -126,7 +126,7 @@ class Arig(Mapped):
 
 
 def box_unit(sample: Sample) -> tuple[Unit, tuple[float, float] | None]:
-    """Of numbers that do not tell it, and the picture's width and height in pixels, as the sample's
+    """Of numbers that do not tell it, and the image's width and height in pixels, as the sample's
     provenance says: "box_unit" (shares, where it says none), "image_size"."""
     size = sample.provenance.get("image_size")
     width, height = size if isinstance(size, list | tuple) and len(size) == 2 else (0, 0)

@@ -1,10 +1,10 @@
-"""AVFC, audio-visual fact checking: is the claim about picture and sound true?
+"""AVFC, audio-visual fact checking: is the claim about image and audio true?
 
     prompt    <image> <audio> The object in [0.10, 0.20, 0.50, 0.60] makes this sound. True or False?
     answer    True
     parse     `grammar.read_verdict`: true, yes, false, no; both or neither: unparsed, never "yes"
     score     right or wrong; precision, recall and F1 of True over all samples
-    types     1 box and sound, 2 picture and interval, 3 box and interval, 4 the whole scene and the sound
+    types     1 box and audio, 2 image and interval, 3 box and interval, 4 the whole scene and the audio
 
 A worked example. Truths T T T T T F F F F F, answers T T T F F T F F F F: TP 3, FP 1, FN 2, TN 4, so
 precision 3/4 = 0.75, recall 3/5 = 0.6, F1 = 6/9 = 0.667, accuracy 7/10. If the first answer were "perhaps" it

@@ -1,11 +1,11 @@
-"""AVQA: questions about picture and sound.
+"""AVQA: questions about image and audio.
 
     prompt    <image> <audio> How many of the objects in the picture are heard?
     answer    two
     parse     `grammar.answer_in` (without thoughts and "The answer is"); "Yes, ..." is yes, "No, ..." is no;
               `grammar.normalise_answer` (case, punctuation, articles, number words); nothing left: unparsed
     score     right when it equals the normal form of the response or of one of the references
-    choices   where the sample has them (provenance "choices", a list of texts: AVQA), "B", "(b)", "B. dog" or
+    choices   where the sample has them (provenance "choices", strings: AVQA), "B", "(b)", "B. dog" or
               "dog (B)" names the second; the choice itself is right as well. Choices that normalisation would
               make one ("C", "C++") or nothing ("A") are compared by all they are written with
 
@@ -87,7 +87,7 @@ def choices_of(sample: Sample) -> tuple[str, ...]:
     """The texts to choose from, in their order; none where the question is an open one."""
     choices = sample.provenance.get("choices", ())
     if not isinstance(choices, list | tuple) or not all(isinstance(text, str) for text in choices):
-        raise ValueError(f"sample {sample.id}: its choices are not a list of texts: {choices!r:.80}")
+        raise ValueError(f"sample {sample.id}: its choices are not a list of strings: {choices!r:.80}")
     return tuple(choices)
 
 
@@ -104,9 +104,9 @@ def compared(answer: str, choices: Sequence[str]) -> str:
     """The form of the choice that is named; of an answer that names none, or two, all its words."""
     if not choices:
         return normalise_answer(answer)
-    place = chosen(answer, choices)
-    if place is not None:
-        return _forms(choices)[place]
+    index = chosen(answer, choices)
+    if index is not None:
+        return _forms(choices)[index]
     return normalise_answer(answer, articles=True) if normalise_answer(answer) else ""
 
 
@@ -118,27 +118,27 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
     literal = [_literal(choice) for choice in choices]
     if _literal(answer) in literal:
         return literal.index(_literal(answer))
-    texts = _forms(choices)
+    forms = _forms(choices)
     found = _LETTER.fullmatch(answer)
-    if found and (place := _place(found, choices)) is not None:
+    if found and (index := _index(found, choices)) is not None:
         behind, gap = found["behind"], found["gap"]
         told = (
             found["open"] or re.search(r"[).\]:,\n]|\s-|-\s", gap) or re.match(r"(?i)(?:an?|the)\s", behind)
         )
-        if any(_place(mark, choices) not in (None, place) for mark in _MARK.finditer(behind)):
+        if any(_index(mark, choices) not in (None, index) for mark in _MARK.finditer(behind)):
             return None
-        if not behind or normalise_answer(behind) in ("", texts[place]) or _literal(behind) == literal[place]:
-            return place
+        if not behind or normalise_answer(behind) in ("", forms[index]) or _literal(behind) == literal[index]:
+            return index
         if told:
             return (
-                place if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), texts) else None
+                index if re.search(r"[).\]:]", gap) and _is_of_none(normalise_answer(behind), forms) else None
             )
     by_text = _by_text(answer, choices)
     found = _LETTER_BEHIND.fullmatch(answer) if len(answer) <= _LONGEST else None
-    if found and (place := _place(found, choices)) is not None:
+    if found and (index := _index(found, choices)) is not None:
         before = _by_text(found.group(1), choices)
         if before is not None:
-            return place if before == place else None
+            return index if before == index else None
     return by_text
 
 
@@ -159,13 +159,13 @@ def _forms(choices: Sequence[str]) -> list[str]:
 
 def _by_text(answer: str, choices: Sequence[str]) -> int | None:
     normal, forms = normalise_answer(answer), _forms(choices)
-    places = [k for k, choice in enumerate(choices) if normal and normalise_answer(choice) == normal]
-    return places[0] if len({forms[k] for k in places}) == 1 else None
+    matches = [k for k, choice in enumerate(choices) if normal and normalise_answer(choice) == normal]
+    return matches[0] if len({forms[k] for k in matches}) == 1 else None
 
 
-def _place(letter: re.Match[str], choices: Sequence[str]) -> int | None:
-    place = ord(letter["letter"].lower()) - ord("a")
-    return place if place < len(choices) else None
+def _index(letter: re.Match[str], choices: Sequence[str]) -> int | None:
+    index = ord(letter["letter"].lower()) - ord("a")
+    return index if index < len(choices) else None
 
 
 def _is_of_none(behind: str, choices: Sequence[str]) -> bool:

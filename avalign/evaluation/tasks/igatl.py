@@ -1,12 +1,12 @@
-"""IGATL, image-guided audio temporal localisation: when is what is in the picture heard?
+"""IGATL, image-guided audio temporal localisation: when is what is in the image heard?
 
     prompt    <image> <audio> When does the object in the picture make its sound?
     answer    [2.00, 6.00]
     parse     all intervals read by `grammar.read_intervals`; words like "never" for none; nothing: unparsed
     score     continuous temporal IoU of the seconds covered; and F1 on 1 s segments and on events
     clips     where all samples say their clip and kind (LLP), F1 by clip as in AVVP: clips.py; where all ask
-              for a class by its sound, F1 of sound events as in sed_eval: sound_events.py
-    length    of the clip: what its record says (its span, or provenance "seconds"), else its sound; where no
+              for a class by its audio, F1 of sound events as in sed_eval: sound_events.py
+    length    of the clip: what its record says (its span, or provenance "seconds"), else its audio; where no
               sound was read, 10 s or the last true end if that is later
 
 A worked example. Truth [2.00, 6.00], answer "[3.00, 6.00]" in a 10 s clip: temporal IoU = 3 s / 4 s = 0.75.
@@ -66,21 +66,21 @@ class Igatl(Task):
         seconds = [clip_seconds(sample) for sample in samples]
         if clips.by_clip(samples):
             yield from clips.clip_metrics(samples, answered, seconds)
-        if sound_events.of_sound(samples):
+        if sound_events.asks_audio(samples):
             yield from sound_events.sound_event_metrics(samples, answered, seconds)
 
     def trivial(self, train: Sequence[Sample], seed: int) -> dict[str, Trivial]:
-        whole: dict[str, Trivial] = {"whole clip": lambda sample: _written((0.0, clip_seconds(sample)))}
+        answers: dict[str, Trivial] = {"whole clip": lambda sample: _written((0.0, clip_seconds(sample)))}
         taught = [interval for sample in train for interval in sample.intervals]
         if not taught:
-            return whole
+            return answers
         start, end = np.mean(taught, axis=0)
 
         def mean_interval(sample: Sample) -> str:
             clip = clip_seconds(sample)
             return _written((float(start), min(float(end), clip)) if start < clip else (0.0, clip))
 
-        return {**whole, "mean interval of training": mean_interval}
+        return {**answers, "mean interval of training": mean_interval}
 
     def group(self, sample: Sample) -> str | None:
         return sample.label

@@ -8,12 +8,12 @@ from typing import Any
 
 from avalign.types import Sample
 
-Trivial = Callable[[Sample], str]  # an answer that uses neither picture nor sound
+Trivial = Callable[[Sample], str]  # an answer that uses neither image nor audio
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer, judged. `parsed`: what was read in it, ready for JSON; None when it could not be read, and
+    """One answer, scored. `parsed`: what was read in it, ready for JSON; None when it could not be read, and
     then every value is 0. `values`: this sample's share in the metrics."""
 
     parsed: Any

@@ -182,33 +182,33 @@ def library() -> ctypes.CDLL:
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    address, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    address, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     library.avalign_all_pairs.argtypes = [
-        address, ctypes.c_int64, *[whole] * 4, *[address] * 3, *[real] * 4, whole, real, *[address] * 5,
-        whole,
+        address, ctypes.c_int64, *[integer] * 4, *[address] * 3, *[real] * 4, integer, real, *[address] * 5,
+        integer,
     ]  # fmt: skip
     library.avalign_all_pairs_plan.argtypes = [
-        *[address] * 2, ctypes.c_int64, *[whole] * 4, *[address] * 5, real, *[address] * 2, whole,
+        *[address] * 2, ctypes.c_int64, *[integer] * 4, *[address] * 5, real, *[address] * 2, integer,
     ]  # fmt: skip
     library.avalign_from_features.argtypes = [
-        *[address] * 2, *[whole] * 6, *[address] * 3, real, whole, real, *[address] * 8, whole,
+        *[address] * 2, *[integer] * 6, *[address] * 3, real, integer, real, *[address] * 8, integer,
     ]  # fmt: skip
     library.avalign_from_cost.argtypes = [
-        address, *[whole] * 3, *[address] * 3, real, whole, real, *[address] * 5, whole,
+        address, *[integer] * 3, *[address] * 3, real, integer, real, *[address] * 5, integer,
     ]  # fmt: skip
     library.avalign_bracket_from_features.argtypes = [
-        *[address] * 2, *[whole] * 5, *[address] * 4, real, *[address] * 2, whole,
+        *[address] * 2, *[integer] * 5, *[address] * 4, real, *[address] * 2, integer,
     ]  # fmt: skip
     library.avalign_bracket_from_cost.argtypes = [
-        address, *[whole] * 3, *[address] * 4, real, *[address] * 2, whole,
+        address, *[integer] * 3, *[address] * 4, real, *[address] * 2, integer,
     ]  # fmt: skip
-    library.avalign_product_rate.argtypes = [whole, whole]
+    library.avalign_product_rate.argtypes = [integer, integer]
     library.avalign_product_rate.restype = ctypes.c_double
     return library
 
 
 def _built() -> Path:
-    """The shared library of this source, compiler and processor; built and kept under the cache folder."""
+    """The shared library of this source, compiler and processor; built and saved under the cache folder."""
     compiler = _compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     source = [path.read_text() for path in sorted(SOURCE.glob("*.[ch]pp"))]
@@ -250,18 +250,18 @@ def _processor() -> str:
 
 
 def _cache_folder() -> Path:
-    places, why = [], ""
+    folders, why = [], ""
     try:
-        places.append(cache_folder())
+        folders.append(cache_folder())
     except AvalignError as error:
         why = str(error)
-    places.append(Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}")
-    for folder in places:
+    folders.append(Path(tempfile.gettempdir()) / f"avalign-{os.getuid()}")
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.access(folder, os.W_OK) and who_else(folder) is None:
                 return folder.resolve()
         except OSError:
             continue
-    why = why or who_else(places[0]) or f"{places[0]} cannot be written"
+    why = why or who_else(folders[0]) or f"{folders[0]} cannot be written"
     raise Unavailable(f"nowhere to keep the CPU kernel: {why} (set AVALIGN_CACHE to a folder of your own)")

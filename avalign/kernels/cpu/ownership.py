@@ -16,8 +16,8 @@ def who_else(path: Path) -> str | None:
     """
     try:
         path = path.resolve(strict=True)  # a link counts as what it leads to, and is not followed again
-        for place in (path, *path.parents):
-            why = _why_not_ours(place, place.stat(), sticky_will_do=place != path)
+        for ancestor in (path, *path.parents):
+            why = _why_not_ours(ancestor, ancestor.stat(), sticky_will_do=ancestor != path)
             if why is not None:
                 return why
     except OSError as error:
@@ -39,11 +39,11 @@ def load_own(path: Path) -> ctypes.CDLL:
         os.close(opened)
 
 
-def _why_not_ours(place: Path, found: os.stat_result, sticky_will_do: bool) -> str | None:
+def _why_not_ours(path: Path, found: os.stat_result, sticky_will_do: bool) -> str | None:
     if found.st_uid not in (os.getuid(), 0):
-        return f"{place} belongs to another user"
+        return f"{path} belongs to another user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
         sticky_will_do and found.st_mode & stat.S_ISVTX
     ):
-        return f"{place} can be written by others"
+        return f"{path} can be written by others"
     return None

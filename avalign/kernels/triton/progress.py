@@ -29,7 +29,7 @@ def slot_of(state, k):
 
 
 @triton.jit(do_not_specialize=["parts", "iterations", "most_stages"])
-def begin_split(part, whole, real, parts, epsilon, iterations, most_stages):
+def begin_split(part, ints, real, parts, epsilon, iterations, most_stages):
     """What an item is at before the first window; with most_stages = 0, `part` is not read."""
     item = tl.program_id(0).to(tl.int64)
     widest = tl.zeros((PIECE,), tl.float32)
@@ -38,25 +38,25 @@ def begin_split(part, whole, real, parts, epsilon, iterations, most_stages):
             k = first + tl.arange(0, PIECE)
             widest = tl.maximum(widest, tl.load(part + item * parts + k, mask=k < parts, other=0.0))
     stage = tl.minimum(stages_of(tl.max(widest, 0) / epsilon), most_stages)
-    tl.store(whole + item * STATE + SLOT, 0)
-    tl.store(whole + item * STATE + SPENT, 0)
+    tl.store(ints + item * STATE + SLOT, 0)
+    tl.store(ints + item * STATE + SPENT, 0)
     tl.store(real + item * STATE + ERROR, 0.0)
-    _store_stage(whole + item * STATE, real + item * STATE, stage, iterations, epsilon)
+    _store_stage(ints + item * STATE, real + item * STATE, stage, iterations, epsilon)
 
 
 @triton.jit
-def _store_stage(whole, real, stage, iterations, like):
+def _store_stage(ints, real, stage, iterations, like):
     """A stage about to begin; -1: nothing more to do."""
     left = tl.where(stage > 0, ROUGH_ITERATIONS, iterations)
     relaxation, most, before, best, rises = first_window(like)
-    _store_window(whole, real, stage, left, relaxation, most, before, best, rises)
+    _store_window(ints, real, stage, left, relaxation, most, before, best, rises)
 
 
 @triton.jit
-def _store_window(whole, real, stage, left, relaxation, most, before, best, rises):
-    tl.store(whole + STAGE, stage)
-    tl.store(whole + LEFT, left)
-    tl.store(whole + COUNT, tl.where(stage >= 0, tl.minimum(left, WINDOW), 0))
+def _store_window(ints, real, stage, left, relaxation, most, before, best, rises):
+    tl.store(ints + STAGE, stage)
+    tl.store(ints + LEFT, left)
+    tl.store(ints + COUNT, tl.where(stage >= 0, tl.minimum(left, WINDOW), 0))
     tl.store(real + RELAXATION, relaxation)
     tl.store(real + MOST, most)
     tl.store(real + BEFORE, before)
@@ -65,14 +65,14 @@ def _store_window(whole, real, stage, left, relaxation, most, before, best, rise
 
 
 @triton.jit(do_not_specialize=["column_parts", "iterations"])
-def end_window(off, whole, real, column_parts, iterations, tolerance, RELAXED: tl.constexpr):
+def end_window(off, ints, real, column_parts, iterations, tolerance, RELAXED: tl.constexpr):
     """One item a program: what it is at after a window."""
     item = tl.program_id(0).to(tl.int64)
-    whole, real = whole + item * STATE, real + item * STATE
-    count = tl.load(whole + COUNT)
+    ints, real = ints + item * STATE, real + item * STATE
+    count = tl.load(ints + COUNT)
     if count > 0:
-        stage, left = tl.load(whole + STAGE), tl.load(whole + LEFT) - count
-        slot, spent = tl.load(whole + SLOT), tl.load(whole + SPENT) + count
+        stage, left = tl.load(ints + STAGE), tl.load(ints + LEFT) - count
+        slot, spent = tl.load(ints + SLOT), tl.load(ints + SPENT) + count
         relaxation, most = tl.load(real + RELAXATION), tl.load(real + MOST)
         before, best, rises = tl.load(real + BEFORE), tl.load(real + BEST), tl.load(real + ROSE)
         error = sum_of(off + item * column_parts, column_parts)
@@ -81,11 +81,11 @@ def end_window(off, whole, real, column_parts, iterations, tolerance, RELAXED: t
                 stage, left, tolerance, relaxation, most, error, before, best, rises
             )
         tl.debug_barrier()  # all threads have read what one of them now writes
-        tl.store(whole + SPENT, spent)
+        tl.store(ints + SPENT, spent)
         tl.store(real + ERROR, error)
         if left > 0:
-            tl.store(whole + SLOT, (slot + count) % 2)
-            _store_window(whole, real, stage, left, relaxation, most, error, best, rises)
+            tl.store(ints + SLOT, (slot + count) % 2)
+            _store_window(ints, real, stage, left, relaxation, most, error, best, rises)
         else:  # the stage is done, with the columns' potentials that its last rows are right for
-            tl.store(whole + SLOT, (slot + count - 1) % 2)
-            _store_stage(whole, real, stage - 1, iterations, tolerance)
+            tl.store(ints + SLOT, (slot + count - 1) % 2)
+            _store_stage(ints, real, stage - 1, iterations, tolerance)

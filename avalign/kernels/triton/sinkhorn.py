@@ -45,9 +45,9 @@ def tier(items: int, n: int, m: int, processors: int) -> Tier:
     return "streamed"
 
 
-def why_not(place: Tier, n: int, m: int) -> str | None:
+def why_not(tier_name: Tier, n: int, m: int) -> str | None:
     """Why a tier cannot take items of n x m tokens, in a line; None if it can."""
-    if place != "registers":
+    if tier_name != "registers":
         return (
             None if m <= MOST_COLUMNS else f"it takes at most {MOST_COLUMNS} target tokens an item, got {m}"
         )
@@ -71,7 +71,7 @@ def forward(
     epsilon: float,
     iterations: int,
     tolerance: float | None,
-    place: Tier | None = None,
+    tier_name: Tier | None = None,
     synchronize: bool = False,
 ) -> Solution:
     """The plan T = a_i b_j exp((f_i + g_j - C_ij) / epsilon), C_ij = 1 - cos(x_i, y_j), and its value,
@@ -82,7 +82,7 @@ def forward(
                more than this, at most `iterations` at the last epsilon. None: exactly `iterations` of
                Sinkhorn's own, the last one left after its rows. As avalign/ot/iterations.py, iteration for
                iteration
-    place:     the tier; None, what `tier` says. An item's bits depend on it, and on nothing beside the item
+    tier_name: the tier; None, what `tier` says. An item's bits depend on it, and on nothing beside the item
     look:      the split tier may wait for the device now and then to see whether all items are done. False:
                nothing waits, and it launches every iteration that there may be, as a CUDA graph must
 
@@ -91,9 +91,9 @@ def forward(
     """
     items, n, d = x.shape
     m = y.shape[1]
-    place = tier(items, n, m, processors(x.device)) if place is None else place
-    if (why := why_not(place, n, m)) is not None:
-        raise ValueError(f"the Triton kernels' {place} tier: {why}")
+    tier_name = tier(items, n, m, processors(x.device)) if tier_name is None else tier_name
+    if (why := why_not(tier_name, n, m)) is not None:
+        raise ValueError(f"the Triton kernels' {tier_name} tier: {why}")
     x, y, a, b = _rows_in_one_piece(x), _rows_in_one_piece(y), a.contiguous(), b.contiguous()
     done = torch.empty(items, dtype=torch.int32, device=x.device)
     out = Solution(empty(x, items), empty(x, items, n), empty(x, items, m), empty(x, items), done)
@@ -105,9 +105,9 @@ def forward(
     inputs = Inputs(a, b, init_g, cost, broken, epsilon, iterations, tolerance)
     with torch.cuda.device_of(x):  # Triton launches on the current device
         write_cost[grid](x, y, a, b, cost, broken, n, m, d, width, *_strides(x, y), **blocks)
-        if place == "registers":
+        if tier_name == "registers":
             in_registers(inputs, out)
-        elif place == "streamed":
+        elif tier_name == "streamed":
             streamed(inputs, out)
         else:
             split(inputs, out, synchronize)
@@ -151,14 +151,14 @@ def backward(
 
 def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
     """How write_cost and write_plan are compiled."""
-    whole = x.dtype == y.dtype != torch.float32
-    side = 128 if whole else 64
+    low_precision = x.dtype == y.dtype != torch.float32
+    side = 128 if low_precision else 64
     return {
         "BLOCK_N": side,
         "BLOCK_M": side,
-        "BLOCK_D": 64 if whole else 32,
+        "BLOCK_D": 64 if low_precision else 32,
         "PRECISION": "tf32x3",
-        "UPCAST": INTERPRETED or not whole,  # the interpreter multiplies bfloat16 wrongly (NaN)
+        "UPCAST": INTERPRETED or not low_precision,  # the interpreter multiplies bfloat16 wrongly (NaN)
         "num_warps": 8,
         **COMPILED,
     }
@@ -166,14 +166,14 @@ def product_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
 
 def gradient_blocks(x: Tensor, y: Tensor) -> dict[str, Any]:
     """How write_gradient is compiled. float16 has no room for entries of a plan: there, TF32 holds them."""
-    whole = x.dtype == y.dtype == torch.bfloat16
+    low_precision = x.dtype == y.dtype == torch.bfloat16
     precision = "tf32x3" if torch.float32 in (x.dtype, y.dtype) else "tf32"
     return {
         "BLOCK_N": 64,
-        "BLOCK_M": 64 if whole else 32,
+        "BLOCK_M": 64 if low_precision else 32,
         "BLOCK_D": 64,
         "PRECISION": precision,
-        "UPCAST": INTERPRETED or not whole,
+        "UPCAST": INTERPRETED or not low_precision,
         "num_warps": 4,
         **COMPILED,
     }

@@ -59,7 +59,7 @@ def split(inputs: Inputs, out: Solution, synchronize: bool) -> None:
     a, b, init_g = inputs.sides
     shares, columns = share_blocks(m), column_blocks()
     parts, column_parts = triton.cdiv(n, shares["EACH"]), triton.cdiv(m, columns["BLOCK_M"])
-    whole = torch.empty(items, STATE.value, dtype=torch.int32, device=a.device)
+    ints = torch.empty(items, STATE.value, dtype=torch.int32, device=a.device)
     real, off = empty(a, items, STATE.value), empty(a, items, column_parts)
     f, g = empty(a, items, 2, n).zero_(), empty(a, items, 2, m).zero_()
     sums, part = empty(a, items, parts, width), empty(a, items, parts)
@@ -71,33 +71,33 @@ def split(inputs: Inputs, out: Solution, synchronize: bool) -> None:
     elif relaxed:
         most_stages = max(0, math.ceil(math.log2(FARTHEST / epsilon / EASY_REACH.value)))
         write_reach[by_share](a, b, inputs.cost, part, n, m, width, parts, **shares)
-    begin_split[by_item](part, whole, real, parts, epsilon, iterations, most_stages, **ITEM_BLOCKS)
+    begin_split[by_item](part, ints, real, parts, epsilon, iterations, most_stages, **ITEM_BLOCKS)
 
     left = most_stages * ROUGH_ITERATIONS.value + iterations
     for window in range(triton.cdiv(left, WINDOW.value)):
         for k in range(min(WINDOW.value, left)):
             make_rows[by_share](
-                a, b, inputs.cost, f, g, sums, whole, real, n, m, width, parts, epsilon, k,
+                a, b, inputs.cost, f, g, sums, ints, real, n, m, width, parts, epsilon, k,
                 RELAXED=relaxed, **shares,
             )  # fmt: skip
             make_columns[by_columns](
-                b, sums, g, off, whole, real, m, width, parts, epsilon, k, RELAXED=relaxed, **columns
+                b, sums, g, off, ints, real, m, width, parts, epsilon, k, RELAXED=relaxed, **columns
             )
         end_window[by_item](
-            off, whole, real, column_parts, iterations, tolerance, RELAXED=relaxed, **ITEM_BLOCKS
+            off, ints, real, column_parts, iterations, tolerance, RELAXED=relaxed, **ITEM_BLOCKS
         )
         left -= WINDOW.value
         if (
             synchronize
             and relaxed
             and window % SYNCHRONIZE_EVERY == SYNCHRONIZE_EVERY - 1
-            and not whole[:, COUNT.value].any()
+            and not ints[:, COUNT.value].any()
         ):
             break
 
-    write_shares[by_share](a, b, inputs.cost, f, g, part, out.f, whole, n, m, width, parts, epsilon, **shares)
+    write_shares[by_share](a, b, inputs.cost, f, g, part, out.f, ints, n, m, width, parts, epsilon, **shares)
     answer_split[by_item](
-        b, g, part, inputs.broken, out.value, out.g, out.error, out.iterations, whole, real, m, parts, blocks,
+        b, g, part, inputs.broken, out.value, out.g, out.error, out.iterations, ints, real, m, parts, blocks,
         epsilon, **answer_blocks(m),
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ def write_reach(
 
 @triton.jit(do_not_specialize=["n", "m", "parts", "k"])
 def make_rows(
-    a, b, cost, f, g, sums, whole, real, n, m, width, parts, epsilon, k,
+    a, b, cost, f, g, sums, ints, real, n, m, width, parts, epsilon, k,
     RELAXED: tl.constexpr, EACH: tl.constexpr, ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Iteration k of a window: a program's rows, and the logarithms of what they add up to in each column.
@@ -150,11 +150,11 @@ def make_rows(
             (b, parts, width)
     """
     item, first, end = _share(parts, n, EACH)
-    whole, real = whole + item * STATE, real + item * STATE
-    count = tl.load(whole + COUNT)
+    ints, real = ints + item * STATE, real + item * STATE
+    count = tl.load(ints + COUNT)
     if k < count:
-        inverse = inverse_of(epsilon, tl.load(whole + STAGE))
-        slot = slot_of(whole, k)
+        inverse = inverse_of(epsilon, tl.load(ints + STAGE))
+        slot = slot_of(ints, k)
         columns = tl.arange(0, BLOCK_M)
         log_b = log_weights(tl.load(b + item * m + columns, mask=columns < m, other=0.0))
         psi = tl.load(g + (item * 2 + slot) * m + columns, mask=columns < m, other=0.0) * inverse
@@ -182,7 +182,7 @@ def make_rows(
 
 @triton.jit(do_not_specialize=["m", "parts", "k"])
 def make_columns(
-    b, sums, g, off, whole, real, m, width, parts, epsilon, k,
+    b, sums, g, off, ints, real, m, width, parts, epsilon, k,
     RELAXED: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Iteration k of a window: a block of columns a program, and how far off they were.
@@ -190,10 +190,10 @@ def make_columns(
     Shapes: off (b, blocks of columns), the rest as make_rows'
     """
     item = tl.program_id(0).to(tl.int64)
-    whole, real = whole + item * STATE, real + item * STATE
-    if k < tl.load(whole + COUNT):
-        inverse = inverse_of(epsilon, tl.load(whole + STAGE))
-        slot = slot_of(whole, k)
+    ints, real = ints + item * STATE, real + item * STATE
+    if k < tl.load(ints + COUNT):
+        inverse = inverse_of(epsilon, tl.load(ints + STAGE))
+        slot = slot_of(ints, k)
         columns = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
         weight = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
         psi = tl.load(g + (item * 2 + slot) * m + columns, mask=columns < m, other=0.0) * inverse
@@ -215,12 +215,12 @@ def make_columns(
 
 @triton.jit(do_not_specialize=["n", "m", "parts"])
 def write_shares(
-    a, b, cost, f, g, part, f_out, whole, n, m, width, parts, epsilon,
+    a, b, cost, f, g, part, f_out, ints, n, m, width, parts, epsilon,
     EACH: tl.constexpr, ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """A program's rows of f, and what they add to the value. Shapes: part (b, parts), f_out (b, n)"""
     item, first, end = _share(parts, n, EACH)
-    slot = slot_of(whole + item * STATE, 0)
+    slot = slot_of(ints + item * STATE, 0)
     inverse = per_epsilon(epsilon)
     columns = tl.arange(0, BLOCK_M)
     b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
@@ -240,17 +240,17 @@ def write_shares(
 
 @triton.jit(do_not_specialize=["m", "parts", "blocks"])
 def answer_split(
-    b, g, part, broken, value_out, g_out, error_out, iterations_out, whole, real, m, parts, blocks, epsilon,
+    b, g, part, broken, value_out, g_out, error_out, iterations_out, ints, real, m, parts, blocks, epsilon,
     BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """One item a program: its answer but for f, from the parts of the value that `part` (b, parts) holds."""
     item = tl.program_id(0).to(tl.int64)
-    whole, real = whole + item * STATE, real + item * STATE
+    ints, real = ints + item * STATE, real + item * STATE
     columns = tl.arange(0, BLOCK_M)
     b = tl.load(b + item * m + columns, mask=columns < m, other=0.0)
-    g = tl.load(g + (item * 2 + slot_of(whole, 0)) * m + columns, mask=columns < m, other=0.0)
+    g = tl.load(g + (item * 2 + slot_of(ints, 0)) * m + columns, mask=columns < m, other=0.0)
     value = sum_of(part + item * parts, parts) + epsilon
     write_answer(
-        item, columns, m, b, value, g, tl.load(real + ERROR), tl.load(whole + SPENT), broken, blocks,
+        item, columns, m, b, value, g, tl.load(real + ERROR), tl.load(ints + SPENT), broken, blocks,
         value_out, g_out, error_out, iterations_out,
     )  # fmt: skip

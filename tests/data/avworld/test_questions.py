@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from avalign.answers import read_boxes, read_intervals, read_verdict
 from avalign.data.avworld import AvWorld, questions, scenes
-from avalign.data.avworld import images as pictures
+from avalign.data.avworld import images as image_synthesis
 from avalign.data.avworld.audio import CLASSES
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene
 from avalign.data.collate import check
@@ -195,7 +195,7 @@ def test_captions_name_what_sounds_its_side_and_the_rest(source: AvWorld, root: 
 
 def test_there_are_a_dozen_classes_and_several_phrasings_of_every_question(source: AvWorld) -> None:
     assert len(CLASSES) >= 12
-    assert len(set(pictures.LOOKS.values())) == len(CLASSES)
+    assert len(set(image_synthesis.LOOKS.values())) == len(CLASSES)
     every = "|".join(CLASSES)
     for task in TASKS:
         phrasings: dict[str | None, set[str]] = {}
@@ -212,7 +212,7 @@ def test_there_are_a_dozen_classes_and_several_phrasings_of_every_question(sourc
 
 
 def test_its_texts_hold_every_word_there_is(source: AvWorld) -> None:
-    words = {word for text in source.texts() for word in re.findall(r"[A-Za-z]+", text)}
+    words = {word for text in source.corpus() for word in re.findall(r"[A-Za-z]+", text)}
     asked = {w for p in questions.PHRASINGS.values() for t in p for w in re.findall(r"[A-Za-z]+", t)}
     assert set(CLASSES) | asked - {"box", "interval", "name"} | {"True", "False", "yes", "no"} <= words
 

@@ -20,8 +20,8 @@ from matplotlib.colors import rgb_to_hsv
 from scipy.stats import chisquare
 
 from avalign.data.avworld import AvWorld, questions, scenes
-from avalign.data.avworld import audio as sounds
-from avalign.data.avworld import images as pictures
+from avalign.data.avworld import audio as audio_synthesis
+from avalign.data.avworld import images as image_synthesis
 from avalign.data.avworld.audio import CLASSES
 from avalign.data.avworld.scenes import RATE, SECONDS, SIZE, Event, Scene, Thing
 from avalign.types import TASKS
@@ -48,7 +48,7 @@ def test_a_draw_does_not_depend_on_the_draws_before_it(source: AvWorld) -> None:
     assert len({(s.instruction, s.provenance["scene"]) for s in forwards}) > 3
 
 
-def test_splits_share_no_picture_and_no_sound(source: AvWorld, root: Path) -> None:
+def test_splits_share_no_image_and_no_sound(source: AvWorld, root: Path) -> None:
     for media in ("images.npy", "audio.npy"):
         every = [
             row.tobytes()
@@ -72,11 +72,11 @@ class Still(np.random.Generator):
 @quick
 @given(seeds, st.sampled_from(CLASSES), st.sampled_from(CLASSES))
 def test_a_box_holds_the_pixels_of_its_thing_exactly(seed: int, name: str, behind: str) -> None:
-    places = pictures.place(2, SIZE, np.random.default_rng(seed))
-    with_it, boxes = pictures.render(
+    places = image_synthesis.sample_boxes(2, SIZE, np.random.default_rng(seed))
+    with_it, boxes = image_synthesis.render(
         [(behind, places[0]), (name, places[1])], SIZE, Still(np.random.PCG64(seed))
     )
-    without, _ = pictures.render([(behind, places[0])], SIZE, Still(np.random.PCG64(seed)))
+    without, _ = image_synthesis.render([(behind, places[0])], SIZE, Still(np.random.PCG64(seed)))
     rows, columns = np.nonzero((with_it != without).any(2))
     extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert boxes[1] == pytest.approx([edge / SIZE for edge in extent])
@@ -87,7 +87,7 @@ def test_a_box_holds_the_pixels_of_its_thing_exactly(seed: int, name: str, behin
 def hued(image: np.ndarray, name: str) -> np.ndarray:
     """(h, w) bool: pixels in the hue of a class, more saturated than the ground mostly is."""
     hue, saturation, _ = np.moveaxis(rgb_to_hsv(image / 255), 2, 0)
-    away = np.abs((hue - pictures.LOOKS[name].hue + 0.5) % 1 - 0.5)
+    away = np.abs((hue - image_synthesis.LOOKS[name].hue + 0.5) % 1 - 0.5)
     return (away < 0.07) & (saturation > 0.5)
 
 
@@ -177,7 +177,8 @@ def test_every_event_has_the_voice_of_its_class(heard: list[tuple[Scene, np.ndar
     rng = np.random.default_rng(11)
     means = {
         name: np.mean(
-            [timbre(32767 * sounds.render([(name, 0, 1.2)], 1.2, RATE, rng)) for _ in range(12)], axis=0
+            [timbre(32767 * audio_synthesis.render([(name, 0, 1.2)], 1.2, RATE, rng)) for _ in range(12)],
+            axis=0,
         )
         for name in CLASSES
     }
@@ -197,20 +198,22 @@ def sounding() -> list[tuple[Scene, list[str]]]:
     """2,000 scenes in which one thing seen is heard, with their things from back to front."""
     order: list[list[str]] = []
     with pytest.MonkeyPatch.context() as patch:
-        render = pictures.render
+        render = image_synthesis.render
 
         def watched(objects: list[Any], size: int, rng: np.random.Generator) -> Any:
             order.append([name for name, _ in objects])
             return render(objects, size, rng)
 
-        patch.setattr(pictures, "render", watched)
-        patch.setattr(sounds, "render", lambda events, seconds, rate, rng: np.zeros(1))  # the slow half
+        patch.setattr(image_synthesis, "render", watched)
+        patch.setattr(
+            audio_synthesis, "render", lambda events, seconds, rate, rng: np.zeros(1)
+        )  # the slow half
         indices = scenes.indices_with(("solo", "offscreen"), 2_860)[:2_000]
         made = [scenes.make(int(index), (9, 0))[0] for index in indices]
     return list(zip(made, order, strict=True))
 
 
-def test_which_thing_sounds_cannot_be_told_from_the_picture(sounding: list[tuple[Scene, list[str]]]) -> None:
+def test_which_thing_sounds_cannot_be_told_from_the_image(sounding: list[tuple[Scene, list[str]]]) -> None:
     """Neither from left to right, nor top to bottom, nor by size, nor front to back, nor by class."""
     traits: dict[str, Callable[[Thing, list[str]], float]] = {
         "across": lambda thing, _: thing.box[0] + thing.box[2],
@@ -231,7 +234,7 @@ def test_which_thing_sounds_cannot_be_told_from_the_picture(sounding: list[tuple
             assert chisquare([ranks[k] for k in range(count)]).pvalue > BY_CHANCE, (trait, count, ranks)
 
 
-def test_what_sounds_off_screen_is_not_in_the_picture(source: AvWorld, root: Path) -> None:
+def test_what_sounds_off_screen_is_not_in_the_image(source: AvWorld, root: Path) -> None:
     lines = next(root.glob("avworld-train-*/scenes.jsonl")).read_text().splitlines()
     plots = Counter()
     for scene in map(json.loads, lines):
@@ -246,7 +249,7 @@ def test_what_sounds_off_screen_is_not_in_the_picture(source: AvWorld, root: Pat
 
 
 @pytest.mark.parametrize("task", ["arig", "avqa", "avcap", "avfc"])
-def test_another_sound_over_the_same_picture_has_another_answer(task: str) -> None:
+def test_another_sound_over_the_same_image_has_another_answer(task: str) -> None:
     things = (Thing("bell", (0.1, 0.1, 0.4, 0.4)), Thing("drum", (0.6, 0.5, 0.9, 0.9)))
     answers = []
     for name in ("bell", "drum"):

@@ -261,7 +261,7 @@ PHOTO, SOUND = "images/ant_train_0.png", "audio/ant_train_0.wav"
 DAMAGES = [
     (PHOTO, lambda folder: (folder / PHOTO).unlink(), "no such file"),
     (PHOTO, lambda folder: (folder / PHOTO).write_bytes(b""), "the file is empty"),
-    (PHOTO, lambda folder: (folder / PHOTO).write_bytes(b"no picture"), "not a picture"),
+    (PHOTO, lambda folder: (folder / PHOTO).write_bytes(b"no picture"), "not an image"),
     (PHOTO, box_outside, r"box \[5, 5, 50, 20\] is empty or outside the 48 x 40 px"),
     (PHOTO, box_inverted, r"box \[20, 5, 5, 20\] is empty or outside"),
     (PHOTO, box_nan, r"box \[nan, 5, 20, 20\] is empty or outside"),

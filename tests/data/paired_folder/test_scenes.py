@@ -10,7 +10,7 @@ import pytest
 
 from avalign.answers import read_boxes, read_intervals
 from avalign.data.paired_folder import PairedFolder
-from avalign.data.paired_folder.composing import PLACES
+from avalign.data.paired_folder.composing import POSITIONS
 from avalign.errors import AvalignError
 from avalign.types import TASKS, Sample
 from tests.helpers.paired_folder import (
@@ -239,19 +239,21 @@ def test_questions_are_answered_by_the_scene(source: PairedFolder) -> None:
             assert (answer == "yes") == (named == heard)
             assert named in shown  # or the picture would tell
         elif kind == "seen":
-            cells = next(cells for cells in PLACES.values() if plan.sounding.place in cells)
-            assert answer == ", ".join(t.name for t in sorted(plan.tiles, key=lambda t: cells.index(t.place)))
+            cells = next(cells for cells in POSITIONS.values() if plan.sounding.position in cells)
+            assert answer == ", ".join(
+                t.name for t in sorted(plan.tiles, key=lambda t: cells.index(t.position))
+            )
         else:
             left, top, right, bottom = plan.sounding.boxes[0]
             assert not ("left" in answer and right > 0.5)
             assert not ("right" in answer and left < 0.5)
             assert not ("top" in answer and bottom > 0.5)
             assert not ("bottom" in answer and top < 0.5)
-            assert answer == plan.sounding.place
+            assert answer == plan.sounding.position
     assert kinds["visible yes"] == kinds["visible no"] == kinds["audible yes"] == kinds["audible no"] == 20
     assert kinds["sounding"] == kinds["count"] == kinds["place"] == kinds["seen"] == 40
-    assert "an ant" in " ".join(source.texts())
-    assert "a bee" in " ".join(source.texts())
+    assert "an ant" in " ".join(source.corpus())
+    assert "a bee" in " ".join(source.corpus())
 
 
 def test_captions_name_all_that_is_seen_and_what_is_heard(source: PairedFolder) -> None:
@@ -263,11 +265,11 @@ def test_captions_name_all_that_is_seen_and_what_is_heard(source: PairedFolder) 
             words = caption.replace(",", "").split()
             assert next(w for w in words if w in LOOKS) == plan.parts[0].name
             assert {w for w in words if w in LOOKS} == {t.name for t in plan.tiles}
-            assert plan.sounding.place in caption
+            assert plan.sounding.position in caption
 
 
 def test_texts_hold_every_word_that_samples_use(source: PairedFolder) -> None:
-    known = set(" ".join(source.texts()).replace("]", " ").replace(",", " ").split())
+    known = set(" ".join(source.corpus()).replace("]", " ").replace(",", " ").split())
     for split in SPLITS:
         for task in TASKS:
             for index in range(1000, 1030):

@@ -15,9 +15,9 @@ from avalign.data.manifest.record import Record
 
 
 def entry(name: str, **fields: object) -> Entry:
-    sides = {"pictures": {"p": {name: ""}}, "sounds": {"s": {name: ""}}}
+    sides = {"images": {"p": {name: ""}}, "audio": {"s": {name: ""}}}
     if fields.get("silent"):
-        del sides["sounds"]
+        del sides["audio"]
     return Entry(name, f"test:{name}", **(sides | fields))  # type: ignore[arg-type]
 
 
@@ -52,12 +52,12 @@ def may_be(a: str, b: str) -> bool:
 
 @dataclass
 class World:
-    pictures: dict[str, ImageAnnotation]
+    images: dict[str, ImageAnnotation]
     recordings: dict[str, AudioAnnotation]
 
     def pools(self) -> tuple[ImagePool, RecordingPool]:
         return (
-            ImagePool.build(readings(self.pictures.values()), CLASSES, below="photos/"),
+            ImagePool.build(readings(self.images.values()), CLASSES, below="photos/"),
             RecordingPool.build(readings(self.recordings.values()), CLASSES, below="sounds/"),
         )
 
@@ -66,7 +66,7 @@ class World:
 
     def of(self, record: Record) -> tuple[ImageAnnotation, AudioAnnotation]:
         told = record.provenance
-        return self.pictures[told["picture"]], self.recordings[told["recording"]]
+        return self.images[told["picture"]], self.recordings[told["recording"]]
 
 
 def readings(items: Iterable[ImageAnnotation] | Iterable[AudioAnnotation]) -> Iterator[Reading]:  # type: ignore[type-arg]
@@ -99,12 +99,12 @@ def world(seed: int, size: int = 40, splits: tuple[str, ...] = ("train", "val"),
         start = round(rng.uniform(0, 9), 3)
         return None if rng.random() < 0.1 else (start, round(rng.uniform(start + 0.05, 10), 3))
 
-    pictures, recordings = {}, {}
+    images, recordings = {}, {}
     for number in range(size):
         split = rng.choice(splits)
         things = [(rng.choice(names), box()) for _ in range(rng.randint(1, most))]
         events = [(rng.choice(names), interval()) for _ in range(rng.randint(1, most))]
-        pictures[f"p{number}"] = picture(f"p{number}", *things, split=split)
+        images[f"p{number}"] = picture(f"p{number}", *things, split=split)
         split, end = rng.choice(splits), rng.choice([10.0, None])
         recordings[f"r{number}"] = recording(f"r{number}", *events, split=split, end=end)
-    return World(pictures, recordings)
+    return World(images, recordings)
