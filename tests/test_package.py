@@ -110,6 +110,7 @@ def test_an_installed_package_lists_checks_and_copies_recipes(installed: Path, t
         ("avalign.ot", "transformers accelerate peft timm matplotlib typer pydantic av PIL"),
         ("avalign.cli.app", "torch transformers numpy matplotlib pydantic scipy"),
         ("avalign.config.shipped", "torch transformers numpy"),
+        ("avalign.training.undisturbed", "transformers accelerate peft"),
     ],
 )
 def test_importing_a_part_brings_little(module: str, unwanted: str, tmp_path: Path) -> None:

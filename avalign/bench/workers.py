@@ -31,8 +31,8 @@ from avalign.bench.machine import all_cores
 from avalign.bench.measure import Sample
 from avalign.bench.trial import LONGEST, Lost, Part, Trial, no
 from avalign.bench.truth import Truth
+from avalign.system import processes
 from avalign.system.escape import visible
-from avalign.system.processes import CONTEXT
 
 _TELLS = re.compile(r"\w(Error|Exception|Interrupt)\b|what\(\)|terminate called|libgomp:", re.ASCII)
 BOOT = 300.0  # seconds for an interpreter with torch, however busy the machine
@@ -130,11 +130,11 @@ class Workers:
 
     def _start(self, name: str) -> _Worker:
         """It tells by itself when it has begun."""
-        ours, theirs = CONTEXT.Pipe()
+        ours, theirs = processes.CONTEXT.Pipe()
         self._started += 1
         log = Path(self._folder.name) / f"log-{self._started}"
         words = (theirs, log, str(self.device), self.limits, self.threads)
-        process = CONTEXT.Process(target=_serve, args=words, daemon=True)
+        process = processes.CONTEXT.Process(target=_serve, args=words, daemon=True)
         with all_cores(), _no_interrupt():  # until it is known here, and has said that it will not hear one
             process.start()
             worker = self._workers[name] = _Worker(process, ours, log)

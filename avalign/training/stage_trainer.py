@@ -23,7 +23,8 @@ from avalign.system.processes import start_anew
 from avalign.training import checkpoint
 from avalign.training.checkpoint_state import StateTrainer
 from avalign.training.run_folder import note_skipped
-from avalign.training.stopping import Stop, StopAfterStep, undisturbed
+from avalign.training.stopping import Stop, StopAfterStep
+from avalign.training.undisturbed import undisturbed
 from avalign.types import Batch
 
 

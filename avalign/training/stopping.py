@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
 from transformers import TrainerCallback
 
 from avalign.errors import Stopped
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from avalign.training.undisturbed import SIGNALS
 
 
 class Stop:
@@ -83,15 +80,3 @@ class StopAfterStep(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.stop.in_steps = False
-
-
-def undisturbed(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """For a loader's processes: signals to the whole group are for their parent, which needs them."""
-    return partial(_collate, collate)
-
-
-def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:
-    if get_worker_info() is not None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-    return collate(samples)

@@ -19,6 +19,7 @@ from avalign.bench.limits import Limits
 from avalign.bench.peers.plain import IPOT_BETA, IPOT_ITERATIONS, IPOT_THRESHOLD
 from avalign.bench.trial import Trial
 from avalign.cli.app import app
+from tests.helpers.preloaded import preload
 from tests.helpers.tolerances import TOLERANCES, assert_close
 
 SMALL = generate("structured", Shape(3, 20, 13, 16), seed=0)
@@ -138,6 +139,7 @@ class TestReport:
         """The command on everything there is, its JSON and its picture."""
         folder = tmp_path_factory.mktemp("bench")
         with pytest.MonkeyPatch.context() as patch:
+            preload(patch)
             patch.setattr(floor, "PRODUCT_SIZES", {"cpu": (64,)})
             patch.setattr(floor, "COPY_BYTES", {"cpu": 2**20})
             words = ["--shape", "2x9x7x8", "--shape", "1x5x6x4", "--repeats", "2", "--epsilon", "0.1"]

@@ -23,6 +23,7 @@ from avalign.bench.trial import Lost
 from avalign.bench.workers import Workers
 from avalign.errors import AvalignError
 from tests.helpers import bench_fakes as fakes
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 
 CPU = torch.device("cpu")
 RATES = Rates({"float32": Rate(1e9, "given"), "bfloat16": Rate(2e9, "given")}, Rate(1e9, "given"))
@@ -42,6 +43,7 @@ def rows_of(
 
 
 @bounds_memory
+@pytest.mark.usefixtures("preloaded")
 def test_who_fails_while_it_is_made_ready_is_a_row_and_the_others_are_measured() -> None:
     does = (fakes.numpy_memory, fakes.torch_memory, fakes.wordless, fakes.lines, fakes.cannot, fakes.chatter)
     gone = Competitor("gone", "", fakes.exact, modules=("no_such_module",), install="no-such")
@@ -74,6 +76,7 @@ def test_who_fails_while_it_is_made_ready_is_a_row_and_the_others_are_measured()
 
 
 @bounds_memory
+@pytest.mark.usefixtures("preloaded")
 def test_who_fails_while_it_is_timed_is_a_row_and_the_others_are_made_ready_anew(tmp_path: Path) -> None:
     does = (fakes.die, fakes.torch_memory, fakes.lines)
     chosen = [Competitor(each.__name__, "", partial(fakes.when_timed, does=each)) for each in does]
@@ -88,6 +91,7 @@ def test_who_fails_while_it_is_timed_is_a_row_and_the_others_are_made_ready_anew
     }
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_who_takes_too_long_is_stopped() -> None:
     """In its own process, so that the others need no second start; and when it is timed."""
     early = fakes.doing(fakes.sleep, process="early")
@@ -99,6 +103,7 @@ def test_who_takes_too_long_is_stopped() -> None:
     assert time.monotonic() - start < 500, "it sleeps for 600"
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_where_nothing_is_measured_there_is_still_a_table_and_no_image(tmp_path: Path) -> None:
     chosen = [fakes.doing(fakes.cannot)]
     report = bench(chosen, [SMALL, SMALL], SETTINGS, device=CPU, repeats=1, rates=RATES, limits=LIMITS)

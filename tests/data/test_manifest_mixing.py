@@ -24,6 +24,7 @@ from avalign.training import stage_trainer
 from avalign.training import train as training
 from tests.helpers.manifests import cache, opened, records, write_manifest  # noqa: F401 (a fixture)
 from tests.helpers.paths import RECIPE
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 from tests.helpers.runs import SMALL, _one_thread, log, weights  # noqa: F401 (a fixture)
 from tests.helpers.strategies import quick, seeds
 from tests.helpers.tiny import letters
@@ -146,10 +147,7 @@ def ids(batches: Any) -> list[list[str]]:
     return [[sample.id for sample, _ in batch] for batch in batches]
 
 
-def as_sampled(drawn: Any) -> Any:
-    return drawn
-
-
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize(("workers", "done"), [(0, 1), (0, 7), (0, 59), (1, 7)])
 def test_the_samples_after_a_resume_are_those_of_the_run_that_was_not_stopped(
     folder: Path, workers: int, done: int
@@ -158,11 +156,9 @@ def test_the_samples_after_a_resume_are_those_of_the_run_that_was_not_stopped(
     from accelerate.data_loader import skip_first_batches
 
     data = dataset_of(folder)
-    straight = ids(DataLoader(data, batch_size=4, collate_fn=as_sampled))
+    straight = ids(DataLoader(data, batch_size=4, collate_fn=list))
     assert len({name for batch in straight for name in batch}) > 80
-    loader = start_anew(
-        DataLoader(dataset_of(folder), batch_size=4, num_workers=workers, collate_fn=as_sampled)
-    )
+    loader = start_anew(DataLoader(dataset_of(folder), batch_size=4, num_workers=workers, collate_fn=list))
     assert ids(skip_first_batches(loader, done)) == straight[done:]
 
 
@@ -176,15 +172,16 @@ def test_processes_share_the_draws_out_and_resume_alike(folder: Path, processes:
         data = dataset_of(folder)
         batches = BatchSampler(SequentialSampler(data), 4, drop_last=False)
         shard = list(BatchSamplerShard(batches, processes, rank))[skip:]
-        return ids(DataLoader(data, batch_sampler=shard, collate_fn=as_sampled))
+        return ids(DataLoader(data, batch_sampler=shard, collate_fn=list))
 
-    straight = ids(DataLoader(dataset_of(folder), batch_size=4, collate_fn=as_sampled))
+    straight = ids(DataLoader(dataset_of(folder), batch_size=4, collate_fn=list))
     assert [of_rank(rank) for rank in range(processes)] == [
         straight[rank::processes] for rank in range(processes)
     ]
     assert of_rank(1, skip=3) == of_rank(1)[3:]
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_a_training_that_was_stopped_goes_on_with_the_samples_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from avalign.errors import AvalignError
 from avalign.media.file import MediaError
 from avalign.system.processes import start_anew
 from avalign.types import Sample
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 from tests.helpers.strategies import quick, seeds
 from tests.helpers.tiny import letters
 
@@ -65,6 +66,7 @@ def test_a_draw_is_the_same_in_any_order(seed: int, order: list[int]) -> None:
     assert {number: permuted[number] for number in order} == dict(enumerate(straight))
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_any_number_of_loader_workers_draws_the_same_batches() -> None:
     data = drawn(Numbers(odd_are_bad), on_error="skip", count=22)
 

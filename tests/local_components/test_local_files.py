@@ -25,6 +25,7 @@ from avalign.training.run_folder import begin
 from avalign.training.train import train
 from tests.helpers.local_files import LOSS
 from tests.helpers.paths import RECIPE
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 from tests.helpers.runs import ENVIRONMENT, ONE_STAGE, SMALL
 
 SOURCE = '''
@@ -194,6 +195,7 @@ def run(folder, tmp_path) -> Path:
     return train(read(folder / "mine.yaml", settings(folder, "data.workers=1")), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_a_run_keeps_its_files_and_is_scored_when_they_have_moved_or_changed(run, folder, tmp_path, capsys):
     assert "name: './code/my_loss.py:Nearness'" in (run / "recipe.yaml").read_text()
     assert (run / "code" / "my_loss.py").read_text() == LOSS
@@ -228,6 +230,7 @@ def test_a_run_keeps_its_files_and_is_scored_when_they_have_moved_or_changed(run
         train(read(moved / "recipe.yaml"), moved, resume=True)
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_resuming_knows_the_file_again_by_its_content(run, folder, tmp_path):
     shutil.copy(folder / "my_loss.py", tmp_path / "elsewhere")
     same = ["losses.nearness={name: ./my_loss.py:Nearness, scale: 2, weight: 0.1}"]

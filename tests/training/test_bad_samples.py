@@ -33,6 +33,7 @@ from tests.helpers.families import FAMILIES
 from tests.helpers.families import write as write_family
 from tests.helpers.paired_folder import LOOKS, write_folder
 from tests.helpers.paths import RECIPE
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 from tests.helpers.runs import SMALL
 
 RATE = 16_000
@@ -120,6 +121,7 @@ def settings(folder: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", BAD)
 def test_training_names_the_file_and_line(tmp_path: Path, kind: str, workers: int) -> None:

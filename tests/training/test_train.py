@@ -32,6 +32,7 @@ from tests.helpers.finished_runs import (
     temperature,
 )
 from tests.helpers.paths import RECIPE
+from tests.helpers.preloaded import preloaded  # noqa: F401 (a fixture)
 from tests.helpers.runs import (  # noqa: F401 (fixtures)
     ALIGN,
     ANSWER,
@@ -173,6 +174,7 @@ def test_the_steps_taught_every_part(finished: Path, world: Path, quick: Any) ->
         ("data.workers=2", 0.0),
     ],
 )
+@pytest.mark.usefixtures("preloaded")
 def test_another_way_to_the_same_gradient_changes_no_loss(
     plain: Path, quick: Any, setting: str, relative: float
 ) -> None:
