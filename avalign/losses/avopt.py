@@ -59,7 +59,9 @@ class AVOpT(PerSampleLoss):
     products:  sinkhorn under cosine cost: "bfloat16" factors in the fused engines' products, or "float32";
                None, as the features
 
-    With negatives="batch", every image of the batch meets every audio clip, those of other processes too, and
+    negatives: "none", as in the paper, or "batch"
+
+    With "batch", every image of the batch meets every audio clip, those of other processes too, and
     the loss is InfoNCE over 1 - transport value, as that of the loss `contrastive` by the similarity
     "transport": without negatives the cost is least where all tokens are equal. Backend "sinkhorn" and
     cosine cost only; epsilon (0.1 is a good one), iterations and tolerance as above, and:

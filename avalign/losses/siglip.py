@@ -25,7 +25,8 @@ class SigLip(PerSampleLoss):
 
         mean_i sum_j -log sigmoid(z_ij (s(image_i, audio_j) / T + bias)),   z_ii = 1, z_ij = -1 elsewhere
 
-    similarity:      s, as for the loss contrastive, with the same epsilon, rho_image and rho_audio
+    similarity:      s, as for the loss contrastive, with the options that are for some of them:
+    epsilon, rho_image, rho_audio: as for contrastive
     temperature:     where T begins, which is learnt (its logarithm is) and kept at 0.01 or above
     bias:            where the bias begins, which is learnt; far below 0, as nearly all pairs are wrong ones
     pairs:           "all", every sample with an image and audio; "grounded", only those with a box
