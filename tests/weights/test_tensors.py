@@ -105,7 +105,9 @@ def test_a_damaged_file_of_a_run_is_named_with_its_tensor(saved: tuple, name: st
         tensors[label] = torch.zeros(3, 1, 2)
         said = f"{label} is (3, 1, 2), the recipe makes it"
     else:
-        said = {"cut": "not a complete safetensors", "gone": "no such file", "text": "not a whole safe"}[how]
+        said = {"cut": "not a complete safetensors", "gone": "no such file", "text": "not a complete safe"}[
+            how
+        ]
     save_file(tensors, file)
     if how == "cut":
         file.write_bytes(file.read_bytes()[:-1])
