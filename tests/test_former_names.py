@@ -89,7 +89,7 @@ def test_a_table_of_classes_may_name_its_sides_as_before(
     assert "mine.yaml:3  'sounds' is now called 'audio'" in said
 
 
-def test_what_a_data_set_gives_may_have_its_former_name(
+def test_what_a_data_set_gives_may_be_named_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry.load("dataset", "pascal_voc"), "gives", "pictures")

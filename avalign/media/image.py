@@ -66,7 +66,7 @@ def grey(levels: np.ndarray) -> np.ndarray:
 
 
 def known_formats() -> tuple[str, ...]:
-    """Those of PICTURES that this Pillow can open: an unknown one would make it refuse all."""
+    """Those of FORMATS that this Pillow can open: an unknown one would make it refuse all."""
     from PIL import Image
 
     Image.init()

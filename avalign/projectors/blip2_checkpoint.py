@@ -126,4 +126,4 @@ def _read(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as weights:
             return {name: weights.get_tensor(name) for name in weights.keys() if _is_ours(name)}  # noqa: SIM118
     except SafetensorError as error:
-        raise AvalignError(f"{file}: is not a whole safetensors file: {error}") from error
+        raise AvalignError(f"{file}: is not a complete safetensors file: {error}") from error

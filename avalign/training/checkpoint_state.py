@@ -58,5 +58,5 @@ def _unreadable(file: Path) -> str | None:
     except pickle.UnpicklingError:
         return "is refused: it holds more than numbers, and such a file can run code, or it is cut"
     except Exception as error:
-        return f"is no whole file of PyTorch's ({(str(error).splitlines() or ['?'])[0]})"
+        return f"is no complete file of PyTorch's ({(str(error).splitlines() or ['?'])[0]})"
     return None if isinstance(found, dict) else f"holds a {type(found).__name__}, not a state"

@@ -184,17 +184,19 @@ def _unpickle_tensors(file: Path) -> Any:
         named = re.search(r"(?:GLOBAL|function|class|find) ([\w.]+\.\w+)", str(error))
         if named:
             raise AvalignError(
-                f"{file}: is refused: reading it would run {named[1]}, no weight, or it is not whole. "
+                f"{file}: is refused: reading it would run {named[1]}, no weight, or it is not complete. "
                 "Ask for a .safetensors file, or save its state_dict alone where you trust it."
             ) from error
         raise AvalignError(
-            f"{file}: is no whole checkpoint of PyTorch's (other pickles are not read: they can run code)."
+            f"{file}: is no complete checkpoint of PyTorch's (other pickles are not read: they can run code)."
         ) from error
     except (RuntimeError, OSError) as error:
         said = _line(error)
-        raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a whole one: {said}.") from error
+        raise AvalignError(
+            f"{file}: is not a checkpoint of PyTorch, or not a complete one: {said}."
+        ) from error
     except Exception as error:  # bytes that are taken for instructions can fail in any way
-        raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a whole one.") from error
+        raise AvalignError(f"{file}: is not a checkpoint of PyTorch, or not a complete one.") from error
 
 
 def _entry(file: Path, found: Any, inside: str | None) -> dict[str, Tensor]:

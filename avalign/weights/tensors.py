@@ -23,7 +23,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise AvalignError(f"{file}: there is no such file") from None
     except (SafetensorError, OSError) as error:
         raise AvalignError(
-            f"{file}: not a whole safetensors file: it is cut, or is not a safetensors file ({error})"
+            f"{file}: not a complete safetensors file: it is cut, or is not a safetensors file ({error})"
         ) from error
 
 

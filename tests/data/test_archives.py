@@ -144,7 +144,7 @@ def test_an_index_that_is_a_trap_is_refused_before_it_takes_room(
     assert file.stat().st_size < 200_000
     if make is _bomb:
         monkeypatch.setattr(np, "load", lambda *_: pytest.fail("unpacked"))
-    with pytest.raises(AvalignError, match=r"\.index\.npz: is not a whole index") as told:
+    with pytest.raises(AvalignError, match=r"\.index\.npz: is not a complete index") as told:
         opened(Shards, shards)
     assert "\n" not in str(told.value)
 

@@ -157,11 +157,11 @@ def _swap(out: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut": (_cut, r"val-000000\.tar: has 20000 bytes, \d+ were packed: it is not whole"),
+    "cut": (_cut, r"val-000000\.tar: has 20000 bytes, \d+ were packed: it is not complete"),
     "gone": (lambda out: (out / "val-000000.tar").unlink(), r"val-000000\.tar: there is no such file"),
     "no index": (lambda out: (out / "val-000000.index.npz").unlink(), "index of val-000000.tar is missing"),
-    "index cut": (lambda out: os.truncate(out / "val-000000.index.npz", 200), "is not a whole index"),
-    "index of nothing": (lambda out: (out / "val-000000.index.npz").write_bytes(b""), "not a whole index"),
+    "index cut": (lambda out: os.truncate(out / "val-000000.index.npz", 200), "is not a complete index"),
+    "index of nothing": (lambda out: (out / "val-000000.index.npz").write_bytes(b""), "not a complete index"),
     "other index": (
         lambda out: shutil.copy(out / "val-000001.index.npz", out / "val-000000.index.npz"),
         "is of .* records and .* bytes",

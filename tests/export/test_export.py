@@ -287,7 +287,7 @@ def test_an_export_cut_short_is_refused_by_name(
     out = export(run_of("lora"), tmp_path / "out")
     file = out / spoilt
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(AvalignError, match=rf"{spoilt}: not a whole safetensors file"):
+    with pytest.raises(AvalignError, match=rf"{spoilt}: not a complete safetensors file"):
         avalign.load(out)
     file.unlink()
     with pytest.raises(AvalignError, match=rf"{spoilt}: there is no such file"):

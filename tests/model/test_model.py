@@ -264,8 +264,8 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing(
         "missing": f"1 weights do not fit: missing {name}",
         "unknown": "1 weights do not fit: unknown fusion.gate",
         "misshaped": f"1 weights do not fit: {name} is (3, 5), the recipe makes it (8, 8)",
-        "cut short": "not a whole safetensors file",
-        "empty": "not a whole safetensors file",
+        "cut short": "not a complete safetensors file",
+        "empty": "not a complete safetensors file",
         "absent": "there is no such file",
     }[wrong]
     other = tiny.model(1)

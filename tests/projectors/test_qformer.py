@@ -194,7 +194,7 @@ KEY = "qformer.encoder.layer.2.crossattention.attention.key.weight"
         (change(lambda w: w.update({"qformer.extra": torch.ones(1)})), {}, "1 unexpected: extra"),
         (change(lambda w: w.pop("query_tokens")), {}, "holds no query_tokens"),
         (change(lambda w: w.pop(KEY.replace("2", "0"))), {}, "has no weight 'encoder.layer.0.cross"),
-        (cut, {}, "is not a whole safetensors file"),
+        (cut, {}, "is not a complete safetensors file"),
         (rename("pytorch_model.bin"), {}, "Only safetensors are read, others can run code"),
         (lambda f: (f / "config.json").write_text("{}"), {}, "config.json: has no qformer_config"),
         (lambda f: (f / "config.json").write_text("{"), {}, "config.json: is not JSON"),

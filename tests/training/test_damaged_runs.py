@@ -93,8 +93,8 @@ DAMAGE = [
     ("tokenizer/tokenizer_config.json", cut, "is not JSON"),
     ("weights.safetensors", a_folder, "is a folder"),
     ("weights.safetensors", gone, "no such file"),
-    ("weights.safetensors", cut, "not a whole safetensors file"),
-    ("weights.safetensors", emptied, "not a whole safetensors file"),
+    ("weights.safetensors", cut, "not a complete safetensors file"),
+    ("weights.safetensors", emptied, "not a complete safetensors file"),
     ("weights.safetensors", a_loop, "weights.safetensors"),
 ]
 

@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(finished: Path, tmp_path: Pat
     (copy / "recipe.yaml").write_text(text)
     file = copy / "model" / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(AvalignError, match=r"weights\.safetensors: not a whole safetensors file"):
+    with pytest.raises(AvalignError, match=r"weights\.safetensors: not a complete safetensors file"):
         avalign.load(copy)
     file.unlink()
     with pytest.raises(AvalignError, match=r"weights\.safetensors: there is no such file"):

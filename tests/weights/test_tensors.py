@@ -55,7 +55,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> 
     if content is not None and content.endswith(b"{}      "):
         assert read_tensors(file) == {}
         return
-    said = "there is no such file" if content is None else "not a whole safetensors file"
+    said = "there is no such file" if content is None else "not a complete safetensors file"
     with pytest.raises(AvalignError, match=rf"^{file}: .*{said}"):
         read_tensors(file)
 
@@ -105,7 +105,9 @@ def test_a_damaged_file_of_a_run_is_named_with_its_tensor(saved: tuple, name: st
         tensors[label] = torch.zeros(3, 1, 2)
         said = f"{label} is (3, 1, 2), the recipe makes it"
     else:
-        said = {"cut": "not a whole safetensors", "gone": "no such file", "text": "not a whole safe"}[how]
+        said = {"cut": "not a complete safetensors", "gone": "no such file", "text": "not a complete safe"}[
+            how
+        ]
     save_file(tensors, file)
     if how == "cut":
         file.write_bytes(file.read_bytes()[:-1])

@@ -141,7 +141,7 @@ def read_index(tar: Path) -> tuple[np.ndarray, int]:
     except FileNotFoundError as error:
         raise AvalignError(f"{file}: there is no such file: the index of {tar.name} is missing") from error
     except Exception as error:  # of zipfile, zlib and numpy, by where the file is broken
-        raise AvalignError(f"{file}: is not a whole index: {error}") from error
+        raise AvalignError(f"{file}: is not a complete index: {error}") from error
     if rows.dtype != ROWS:
         raise AvalignError(f"{file}: is no index of this avalign")
     return rows, size
@@ -162,4 +162,4 @@ def _must_be_complete(tar: Path, size: int) -> None:
     if not tar.is_file():
         raise AvalignError(f"{tar}: there is no such file; {tar.parent / LIST} names it")
     if tar.stat().st_size != size:
-        raise AvalignError(f"{tar}: has {tar.stat().st_size} bytes, {size} were packed: it is not whole")
+        raise AvalignError(f"{tar}: has {tar.stat().st_size} bytes, {size} were packed: it is not complete")
