@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch is named in annotations only, so that `avalign --help
     from avalign.losses import LossValue
     from avalign.model.model import Explanation
     from avalign.ot import Plan
-    from avalign.types import Fused, Sample, Tokens
+    from avalign.types import Fused, Sample, Tokens, Undecoded
     from avalign.weights.pretrained import Loaded
 
 
@@ -249,6 +249,11 @@ class Samples(Protocol):
     @abstractmethod
     def sample(self, split: str, task: str, index: int) -> Sample:
         """The same whenever it is asked for. MediaError names a file that cannot be used"""
+
+    def undecoded(self, split: str, task: str, index: int) -> Undecoded | None:
+        """The same sample, its media not decoded yet: where tokens of them are kept on disk (data.features),
+        no file is opened. None: this source always decodes, as one has to that changes media by chance"""
+        return None
 
     def size(self, split: str, task: str) -> int | None:
         """How many samples a split has of a task; None: without end"""

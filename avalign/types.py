@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:  # torch is named in annotations only, so that `avalign --help` stays quick
     import numpy as np
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # torch is named in annotations only, so that `avalign --help
 TASKS = ("arig", "igatl", "avfc", "avqa", "avcap")
 SPLITS = ("train", "val", "test")
 CLIP_SECONDS = "clip_seconds"  # in a sample's provenance: how long its clip lasts, where its record says
+Decoded = TypeVar("Decoded")
 IGNORED = -100  # the label of every position that is not part of a response, as in transformers
 
 
@@ -45,6 +47,38 @@ class Sample:
         """The same question with the image or the audio taken away (the modality check)."""
         sample = replace(self, image=None, frame_times=()) if image else self
         return replace(sample, audio=None) if audio else sample
+
+
+@dataclass(frozen=True)
+class Medium(Generic[Decoded]):
+    """An image or an audio clip that is not decoded yet.
+
+    key:    a text that is another one whenever `decode` would give something else, told without opening a
+            file; None where that cannot be told. What is drawn by chance has no key
+    decode: MediaError names a file that cannot be used
+    """
+
+    key: Callable[[], str | None]
+    decode: Callable[[], Decoded]
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """A sample whose media are still in their files; `sample` is without them.
+
+    image: (height, width, 3) or (k, height, width, 3) uint8; audio: (samples,) float32 and its rate in Hz
+    """
+
+    sample: Sample
+    image: Medium[np.ndarray] | None
+    audio: Medium[tuple[np.ndarray, int]] | None
+
+    def decoded(self) -> Sample:
+        image = None if self.image is None else self.image.decode()
+        if self.audio is None:
+            return replace(self.sample, image=image)
+        audio, rate = self.audio.decode()
+        return replace(self.sample, image=image, audio=audio, sample_rate=rate)
 
 
 @dataclass
@@ -119,7 +153,7 @@ class Batch:
     def to(self, device: Any) -> Batch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         there = {name: value for name, value in values.items() if value is not None}
-        return Batch(**{name: value.to(device) for name, value in there.items()})
+        return type(self)(**{name: value.to(device) for name, value in there.items()})
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])

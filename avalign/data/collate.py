@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avalign.data.features import AUDIO, IMAGE, is_cached
 from avalign.errors import AvalignError
 from avalign.interfaces import Chat
 from avalign.types import IGNORED, Batch, Sample
@@ -158,8 +159,16 @@ class Collator:
             labels.append([IGNORED] * len(prompt) + response)
         left = not respond
         return Batch(
-            image=_stack([self._frames(s) for s in samples], self._blank_image),
-            audio=_stack([self._clip(s) for s in samples], self._blank_audio),
+            image=_stack(
+                [None if is_cached(s, IMAGE) else self._frames(s) for s in samples],
+                self._blank_image,
+                shared=any(is_cached(s, IMAGE) for s in samples),
+            ),
+            audio=_stack(
+                [None if is_cached(s, AUDIO) else self._clip(s) for s in samples],
+                self._blank_audio,
+                shared=any(is_cached(s, AUDIO) for s in samples),
+            ),
             has_image=torch.tensor([s.image is not None for s in samples]),
             has_audio=torch.tensor([s.audio is not None for s in samples]),
             seconds=torch.tensor([0.0 if s.audio is None else len(s.audio) / s.sample_rate for s in samples]),
@@ -209,9 +218,15 @@ def _number(label: str) -> int:
     return int.from_bytes(blake2b(label.encode(), digest_size=7).digest())
 
 
-def _stack(rows: Sequence[Tensor | None], blank: Callable[[], Tensor]) -> Tensor:
-    """Stack what is there, zeros for what is not (masked by has_image and has_audio)."""
+def _stack(rows: Sequence[Tensor | None], blank: Callable[[], Tensor], *, shared: bool) -> Tensor:
+    """Stack what is there, zeros for what is not (masked by has_image and has_audio).
+
+    shared: of zeros alone, give one row's memory to all: they stand for what is not looked at
+    """
     known = next((row for row in rows if row is not None), None)
+    if known is None and shared:
+        zeros = blank()
+        return zeros.expand(len(rows), *zeros.shape)
     zeros = blank() if known is None else torch.zeros_like(known)
     return torch.stack([zeros if row is None else row for row in rows])
 

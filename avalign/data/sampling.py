@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from avalign.data.collate import Collator, SampleError
+from avalign.data.features import FeatureReader
 from avalign.data.location import name_location
 from avalign.data.mixture import Mixture
 from avalign.errors import AvalignError
@@ -30,6 +31,8 @@ class TrainingDataset(Dataset[Sampled]):
     tasks: task -> weight in the mixture
     first: task -> number of its first sample, so that stages go on where the one before ended; 0 if not given
     on_error: "raise", or "skip": a bad sample is left out for the next one sampled, and named with its reason
+
+    features: what is read in the place of media, if anything; set before a loader is made
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TrainingDataset(Dataset[Sampled]):
         self.source, self.seed = completed(source, Samples), tuple(seed)
         self.first, self.count = dict(first or {}), count
         self.collator, self.on_error = collator, on_error
+        self.features: FeatureReader | None = None
         if not any(weight > 0 for weight in tasks.values()):
             raise AvalignError("a stage has no task of weight above 0")
         self.mixture = Mixture(tasks, self.seed)
@@ -67,7 +71,7 @@ class TrainingDataset(Dataset[Sampled]):
                 task = self.mixture.names[int(rng.choice(len(self.shares), p=self.shares))]
                 index = int(rng.integers(2**31))
             try:
-                sample = self.source.sample("train", task, index)
+                sample = self._sample(task, index)
                 self.collator.check(sample)
             except (MediaError, SampleError) as error:
                 name_location(error, self.source, "train", task, index)
@@ -77,6 +81,11 @@ class TrainingDataset(Dataset[Sampled]):
             else:
                 return sample, skipped
         raise AvalignError(f"{ATTEMPTS} samples in a row cannot be used; the last: {skipped[-1]}")
+
+    def _sample(self, task: str, index: int) -> Sample:
+        if self.features is None:
+            return self.source.sample("train", task, index)
+        return self.features.sample(self.source, "train", task, index)
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Sampled] | str:
         """As a loader asks. A problem comes as what it says: raised, it would come out of a loader's process
@@ -96,7 +105,10 @@ class TrainingDataset(Dataset[Sampled]):
         if isinstance(sampled, str):
             return {"problem": sampled}
         try:
-            samples = self.collator([sample for sample, _ in sampled])
+            samples = [sample for sample, _ in sampled]
+            batch = self.collator(samples)
         except AvalignError as error:
             return {"problem": str(error)}
-        return {"batch": samples, "skipped": [why for _, skipped in sampled for why in skipped]}
+        if self.features is not None:
+            batch = self.features.batch(samples, batch)
+        return {"batch": batch, "skipped": [why for _, skipped in sampled for why in skipped]}

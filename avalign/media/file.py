@@ -16,10 +16,12 @@ END_SLACK = 0.05  # seconds by which a clip may end before the end asked for: an
 
 @dataclass(frozen=True)
 class Stored:
-    """A media file that lies within another one. `name`: where, for people; `content`: reads all of it."""
+    """A media file that lies within another one. `name`: where, for people; `content`: reads all of it;
+    `key`: as avalign.media.key.file_key, or None."""
 
     name: str
     content: Callable[[], bytes]
+    key: Callable[[], str | None] | None = None
 
     def __str__(self) -> str:
         return self.name

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avalign.data.collate import Collator
+from avalign.data.features import CachedBatch, CachedTokens, FeatureReader
 from avalign.errors import AvalignError, suggest
 from avalign.interfaces import (
     AudioEncoder,
@@ -133,24 +134,35 @@ class AudioVisualLM(nn.Module):
             positions=self.llm.positions,
         )
 
+    def feature_reader(self) -> FeatureReader | None:
+        """What loaders read in the place of media, as long as the encoders stay as they are."""
+        if self.features is None:
+            return None
+        encoders = {part: getattr(self, part) for part in ("image_encoder", "audio_encoder")}
+        return self.features.reader(encoders, frames=self.frames, device=self.device)
+
     def encode(self, batch: Batch) -> tuple[Tokens, Tokens, Fused]:
         """Tokens of both modalities in the shared space, before and after fusion."""
-        image = _hide(self._look(batch), batch.has_image)
-        audio = _hide(self._encoded("audio_encoder", batch.audio, batch.seconds), batch.has_audio)
+        image_tokens, audio_tokens = _cached(batch)
+        image = _hide(self._look(batch, image_tokens), batch.has_image)
+        heard = self._encoded("audio_encoder", batch.audio, batch.seconds, cached=audio_tokens)
+        audio = _hide(heard, batch.has_audio)
         image, audio = self.image_projector(image), self.audio_projector(audio)
         return image, audio, self.fusion(image, audio)
 
-    def _encoded(self, part: str, *inputs: Tensor) -> Tokens:
+    def _encoded(self, part: str, *inputs: Tensor, cached: CachedTokens | None) -> Tokens:
         encoder = getattr(self, part)
         if self.features is not None:
-            return self.features.tokens(part, encoder, *inputs)
+            return self.features.tokens(part, encoder, *inputs, cached=cached)
+        if cached is not None and cached.rows:
+            raise AvalignError(f"the batch has features in the place of media, {part} no cache of them")
         tokens: Tokens = encoder(*inputs)
         return tokens
 
-    def _look(self, batch: Batch) -> Tokens:
+    def _look(self, batch: Batch, cached: CachedTokens | None) -> Tokens:
         """The image encoder's tokens: of the image, or of all frames, frame by frame."""
         if self.frames == 1:
-            return self._encoded("image_encoder", batch.image)
+            return self._encoded("image_encoder", batch.image, cached=cached)
         if batch.frame_mask is None or batch.frame_seconds is None:
             raise AvalignError(f"a model of {self.frames} frames was given a batch without frame_mask")
         if batch.frame_mask.shape[1] != self.frames:
@@ -158,7 +170,8 @@ class AudioVisualLM(nn.Module):
                 f"a model of {self.frames} frames was given a batch of "
                 f"{batch.frame_mask.shape[1]}: use its collator"
             )
-        each = self._encoded("image_encoder", batch.image.flatten(0, 1))  # encoders know of no time
+        frames = batch.image.flatten(0, 1)  # encoders know of no time
+        each = self._encoded("image_encoder", frames, cached=cached)
         count = each.values.shape[1]
         real = rearrange(each.mask, "(b frames) n -> b frames n", frames=self.frames)
         return Tokens(
@@ -325,6 +338,11 @@ class AudioVisualLM(nn.Module):
             set_peft_model_state_dict(self.llm.lm, adapter)
         elif folder.exists():
             raise AvalignError(f"{folder}: made by another recipe: this one's llm has no adapter")
+
+
+def _cached(batch: Batch) -> tuple[CachedTokens | None, CachedTokens | None]:
+    """What a loader found of image and audio in the feature cache."""
+    return (batch.image_tokens, batch.audio_tokens) if isinstance(batch, CachedBatch) else (None, None)
 
 
 def _hide(tokens: Tokens, present: Tensor) -> Tokens:

@@ -95,6 +95,11 @@ class StageTrainer(StateTrainer):
             self._progress.close()  # so that what is said of an error has a line of its own
 
     def get_train_dataloader(self) -> Any:
+        learner = self.accelerator.unwrap_model(self.model)
+        if learner.model.features is not None:
+            learner.train()  # as in every step: a part that does not learn keeps to evaluation mode
+            with self.accelerator.autocast():
+                self.train_dataset.features = learner.model.feature_reader()
         return start_anew(super().get_train_dataloader())
 
     def compute_loss(

@@ -172,17 +172,40 @@ def test_training_is_the_same_with_and_without(
     )
     plain = quick(stages, run=tmp_path / "plain")
     capsys.readouterr()
-    counts = []
+    counts, spared = [], []
     for number in range(2):
         run = quick(stages, "data.features=float32", run=tmp_path / f"cached{number}")
         assert_same_losses(plain, run, relative=1e-5)
-        said = re.search(r"features: (\d+) read, (\d+) computed and kept", capsys.readouterr().err)
+        told = capsys.readouterr().err
+        said = re.search(r"features: (\d+) read, (\d+) computed and kept", told)
         assert said is not None
+        spared += re.findall(r", (\d+) of those read without decoding", told)
         counts.append((int(said[1]), int(said[2])))
     media = 3 * test_train.BATCH * 2  # pictures and sounds of the second stage; some come twice
     assert sum(counts[0]) == media
     assert counts[0][1] > media / 2
     assert counts[1] == (media, 0)
+    assert spared[-1] == str(media)
+
+
+def test_a_run_in_bf16_with_loader_processes_finds_all_without_decoding(
+    quick: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Loaders are told the version of the encoders as they will be run: in autocast."""
+    monkeypatch.setenv("AVALIGN_CACHE", str(tmp_path / "cache"))
+    settings = (
+        "train.stages=[{name: answer, steps: 2, train: [llm, image_projector, audio_projector]}]",
+        *("data.features=float16", "data.workers=1", "train.precision=bf16"),
+    )
+    for number in range(2):
+        quick(*settings, run=tmp_path / f"run{number}")
+    media = 2 * test_train.BATCH * 2
+    told = capsys.readouterr().err
+    assert f"features: {media} read, 0 computed and kept" in told
+    assert f", {media} of those read without decoding" in told
 
 
 @pytest.mark.parametrize(("name", "axes"), [("boxes", 4), ("times", 2)])

@@ -32,11 +32,13 @@ from avalign.data.permutation import random_state
 from avalign.data.phrasing import kind_shares, sample_kind
 from avalign.errors import AvalignError
 from avalign.interfaces import Source
+from avalign.media.key import unchanging_key
 from avalign.system.cache import VARIABLE, cache_folder
 from avalign.system.processes import shared_map
-from avalign.types import SPLITS, TASKS, Sample
+from avalign.types import SPLITS, TASKS, Medium, Sample, Undecoded
 
 VERSION = 2  # of the generator: part of the cache's name, raised with every change of what it generates
+IMAGES, AUDIO = "images.npy", "audio.npy"  # of a split: a row a scene
 LOCK = "lock"  # in a split that is being written, held by who writes it
 
 
@@ -62,6 +64,7 @@ class AvWorld(Source):
         self.questions = kind_shares(questions, asking.TAUGHT, "avworld")
         self.counts = {"train": train, "val": val, "test": test}
         self.skipped: list[str] = []
+        self._places: dict[str, Path] = {}
         self._splits: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
 
     def prepare(self, root: str | None, *, seed: int, workers: int = 1) -> None:
@@ -79,14 +82,19 @@ class AvWorld(Source):
                         f"{VARIABLE}, names another folder"
                     ) from error
             lines = (folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
+            self._places[split] = folder
             self._splits[split] = (
-                np.load(folder / "images.npy", mmap_mode="r"),
-                np.load(folder / "audio.npy", mmap_mode="r"),
+                np.load(folder / IMAGES, mmap_mode="r"),
+                np.load(folder / AUDIO, mmap_mode="r"),
                 [_scene(json.loads(line)) for line in lines],
             )
 
     def sample(self, split: str, task: str, index: int) -> Sample:
         """Question `index` of a task, the same whenever it is asked for."""
+        return self.undecoded(split, task, index).decoded()
+
+    def undecoded(self, split: str, task: str, index: int) -> Undecoded:
+        """The same, its image and audio still in the world's files."""
         images, audio, all_scenes = self._splits[split]
         rng = random_state(self.seed, split, task, index)
         plots = asking.ALLOWED[task]
@@ -115,14 +123,11 @@ class AvWorld(Source):
         else:
             asked = asking.ASK[task](scene, rng)
         thing, event = asked.thing, asked.event
-        return Sample(
+        question = Sample(
             id=f"avworld/{split}/{task}/{index}",
             task=task,
             instruction=asked.instruction,
             response=asked.response,
-            image=np.array(images[which]),
-            audio=audio[which].astype(np.float32) / 32767,
-            sample_rate=RATE,
             boxes=() if thing is None else (thing.box,),
             intervals=() if thing is None or event is None else ((event.start, event.end),),
             label=None if thing is None else thing.name,
@@ -130,11 +135,26 @@ class AvWorld(Source):
             references=asked.references,
             provenance={"scene": which, "plot": scene.plot},
         )
+        place = self._places[split]
+        return Undecoded(
+            question,
+            Medium(partial(_key, place / IMAGES, which), partial(np.array, images[which])),
+            Medium(partial(_key, place / AUDIO, which), partial(_heard, audio[which])),
+        )
 
     def corpus(self) -> list[str]:
         """Instructions and answers of a few hundred training questions: enough for every word to appear."""
         samples = [self.sample("train", task, index) for task in TASKS for index in range(300)]
         return [text for s in samples for text in (s.instruction, s.response, *s.references)]
+
+
+def _key(file: Path, scene: int) -> str | None:
+    """The file's name holds version, seed, split and size of the world."""
+    return unchanging_key(file, scene)
+
+
+def _heard(stored: np.ndarray) -> tuple[np.ndarray, int]:
+    return stored.astype(np.float32) / 32767, RATE
 
 
 def _scene(record: dict[str, Any]) -> Scene:
@@ -163,11 +183,9 @@ def _generate(folder: Path, count: int, seed: tuple[int, ...], workers: int) -> 
     with contextlib.suppress(OSError):  # where there are no locks, nothing is removed either
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        images = np.lib.format.open_memmap(building / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
-        audio = np.lib.format.open_memmap(
-            building / "audio.npy", "w+", np.int16, (count, round(SECONDS * RATE))
-        )
-        for file in (building / "images.npy", building / "audio.npy"):
+        images = np.lib.format.open_memmap(building / IMAGES, "w+", np.uint8, (count, SIZE, SIZE, 3))
+        audio = np.lib.format.open_memmap(building / AUDIO, "w+", np.int16, (count, round(SECONDS * RATE)))
+        for file in (building / IMAGES, building / AUDIO):
             _claim(file)
         with open(building / "scenes.jsonl", "w", encoding="utf-8") as lines:
             for k, (scene, image, waveform) in enumerate(_made(count, seed, workers)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from avalign.data.manifest.table import Table
 from avalign.errors import AvalignError
 from avalign.interfaces import Source
 from avalign.media.file import MediaFile
+from avalign.media.key import file_key
 from avalign.media.links import below
 from avalign.media.read import read_audio, read_frames, read_image
 from avalign.system.terminal import tell
-from avalign.types import Sample
+from avalign.types import Medium, Sample, Undecoded
 
 
 class Manifest(Source):
@@ -76,7 +78,24 @@ class Manifest(Source):
 
         In training `index` goes on for ever: when all have come they come again in another order.
         """
-        return self._decoded(*self._at(split, task, index))
+        return self.undecoded(split, task, index).decoded()
+
+    def undecoded(self, split: str, task: str, index: int) -> Undecoded:
+        """Record `index` of a task, its media still in their files."""
+        record, number = self._at(split, task, index)
+        image_file, audio_file = self.files(record, number)
+        image = audio = None
+        if image_file is not None:
+            image = Medium(
+                key=partial(file_key, image_file, "image", record.frame_times),
+                decode=partial(_image, image_file, record.frame_times),
+            )
+        if audio_file is not None:
+            span = record.audio_start or 0.0, record.audio_end
+            audio = Medium(
+                key=partial(file_key, audio_file, "audio", *span), decode=partial(_audio, audio_file, *span)
+            )
+        return Undecoded(self.question(record), image, audio)
 
     def truth(self, split: str, task: str, index: int) -> Sample:
         """The same sample without its image and audio: their files need not be there."""
@@ -104,37 +123,14 @@ class Manifest(Source):
         )
         return image, audio
 
-    def _decoded(self, record: Record, number: int) -> Sample:
-        image_file, audio_file = self.files(record, number)
-        image = audio = None
-        rate = 16_000
-        if image_file is not None:
-            image = (
-                read_frames(image_file, record.frame_times) if record.frame_times else read_image(image_file)
-            )
-            if len(record.frame_times) == 1:
-                image = image[0]
-        if audio_file is not None:
-            audio, rate = read_audio(audio_file, record.audio_start or 0.0, record.audio_end)
-        return self.question(record, image, audio, rate)
-
-    def question(
-        self,
-        record: Record,
-        image: np.ndarray | None = None,
-        audio: np.ndarray | None = None,
-        rate: int = 16_000,
-    ) -> Sample:
-        """The sample of a record with these media; shapes as in Sample, rate in Hz."""
+    def question(self, record: Record) -> Sample:
+        """The sample of a record without its media."""
         return Sample(
             id=record.id,
             task=record.task,
             instruction=record.instruction,
             response=record.response,
-            image=image,
-            audio=audio,
             frame_times=record.frame_times if len(record.frame_times) > 1 else (),
-            sample_rate=rate,
             boxes=record.boxes,
             consensus=record.consensus,
             intervals=record.intervals,
@@ -165,6 +161,18 @@ class Manifest(Source):
                 found += [fill(text, record) for text in fresh or [fullest]]
                 found += [record.response, *record.references]
         return found
+
+
+def _image(file: MediaFile, frame_times: tuple[float, ...]) -> np.ndarray:
+    """A picture, the one frame of a video that is meant, or several."""
+    if not frame_times:
+        return read_image(file)
+    frames = read_frames(file, frame_times)
+    return frames[0] if len(frame_times) == 1 else frames
+
+
+def _audio(file: MediaFile, start: float, end: float | None) -> tuple[np.ndarray, int]:
+    return read_audio(file, start, end)
 
 
 def _told(file: Path, count: int) -> None:

@@ -22,6 +22,7 @@ from avalign.data.manifest.record import Record, from_checked
 from avalign.data.manifest.segments import Segments, state_of
 from avalign.errors import AvalignError
 from avalign.media.file import MediaError, Stored
+from avalign.media.key import file_key
 from avalign.system.json_file import read_json
 from avalign.types import SPLITS, TASKS
 
@@ -90,7 +91,12 @@ class ShardTable:
         """The image ("image") or audio ("audio") of a record, as it was packed."""
         if not self._rows[member]["size"][number]:
             return None
-        return Stored(self._name(number, member), lambda: self._content(number, member))
+        tar = self.tars[self._tar[number]]
+        return Stored(
+            self._name(number, member),
+            content=lambda: self._content(number, member),
+            key=lambda: file_key(tar, *self._rows[member][number].tolist()),
+        )
 
     def _content(self, number: int, member: str) -> bytes:
         begin, size, crc = self._rows[member][number].tolist()
