@@ -179,3 +179,20 @@ def watch(log: str, worker: int) -> None:
 def readings(log: Path) -> list[tuple[int, str]]:
     lines = log.read_text().splitlines() if log.exists() else []
     return [(int(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "features"
+
+
+def assert_alike(steps: list[Step], others: list[Step], *, media: bool = False) -> None:
+    for one, other in zip(steps, others, strict=True):
+        assert one.same_truth(other)
+        assert one.same_tokens(other)
+        assert one.same_media(other) or not media
