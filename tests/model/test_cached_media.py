@@ -59,7 +59,7 @@ def test_nothing_is_decoded_in_a_second_epoch_nor_in_a_second_run(
     assert_alike(second, plain)
     assert_alike(another_run, plain)
     assert model.features is not None
-    assert (model.features.counts.kept, model.features.counts.not_decoded) == (2 * COUNT, 2 * COUNT)
+    assert (model.features.counts.saved, model.features.counts.not_decoded) == (2 * COUNT, 2 * COUNT)
 
 
 def test_a_batch_of_known_and_new_media_keeps_its_order(corpus: Path, kept: Path, decoded: list[str]) -> None:
@@ -184,7 +184,7 @@ def test_a_file_with_other_content_of_equal_size_is_encoded_anew(
     model = model_with(kept)
     found = epoch(opened(corpus), model)
     assert model.features is not None
-    assert model.features.counts.kept == 2
+    assert model.features.counts.saved == 2
     for one, other in zip(found, plain, strict=True):
         torch.testing.assert_close(one.tokens["image"], other.tokens["image"], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(one.tokens["audio"], other.tokens["audio"], rtol=1e-5, atol=1e-6)

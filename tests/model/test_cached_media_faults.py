@@ -205,7 +205,7 @@ def test_several_processes_may_write_at_once(corpus: Path, kept: Path) -> None:
     model = model_with(kept)
     assert_alike(epoch(opened(corpus), model), epoch(opened(corpus), model_with(None)))
     assert model.features is not None
-    assert (model.features.counts.kept, model.features.counts.not_decoded) == (0, 2 * COUNT)
+    assert (model.features.counts.saved, model.features.counts.not_decoded) == (0, 2 * COUNT)
     assert len(entries(kept)) == len(entries(kept, "json")) == 2 * COUNT
 
 
