@@ -114,6 +114,15 @@ def test_where_nothing_is_measured_there_is_still_a_table_and_no_image(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("preloaded")
+def test_a_process_that_had_one_problem_is_given_the_next() -> None:
+    problems = [SMALL, draw("structured", Shape(2, 9, 7, 8), seed=0)]
+    chosen = [Competitor("shape", "", fakes.shape)]
+    report = bench(chosen, problems, SETTINGS, device=CPU, repeats=1, rates=RATES, limits=LIMITS)
+    rows = [problem["rows"][0] for problem in report["problems"]]
+    assert [row["note"] for row in rows] == ["RuntimeError: (3, 20, 16)", "RuntimeError: (2, 9, 8)"]
+
+
 def test_no_process_is_left_when_the_command_is_stopped(tmp_path: Path) -> None:
     """By Ctrl-C, to all in the foreground; and killed outright, when it can end nothing itself."""
     script = tmp_path / "script.py"

@@ -1,7 +1,7 @@
 """Processes that need not import torch: forked from one server, started once, that has done so and no more.
 
 A process started anew takes seconds of nothing but imports. What is asked of it is the same in a fork of the
-server, which has computed nothing and has no threads. That avalign starts its processes anew, and that none
+server, which has computed nothing. That avalign starts its processes anew, and that none
 outlives it, is asked of real ones: in tests/system/test_processes.py, tests/data/test_loader_processes.py
 and tests/bench/test_limits.py.
 """

@@ -123,11 +123,11 @@ def test_what_a_model_brings_along_for_sampling_is_left_out(folders: dict[str, P
     family = FAMILIES["llama-3"]
     folder = write(family, tmp_path / "sampling")
     plain = tiny.model(0, load(folder)).answer([tiny.sample(0)])
-    told = {"do_sample": True, "temperature": 0.6, "repetition_penalty": 9.0, "eos_token_id": [7, 8]}
+    told = {"do_sample": True, "temperature": 0.6, "repetition_penalty": 9.0, "eos_token_id": [7, 0]}
     (folder / "generation_config.json").write_text(json.dumps(told))
     llm = load(folder)
     assert tiny.model(0, llm).answer([tiny.sample(0)]) == plain
-    assert llm.end_ids == [llm.end_id, llm.tokenizer.eos_token_id, 7, 8]
+    assert llm.end_ids == [llm.end_id, llm.tokenizer.eos_token_id, 7, 0], "0 is one, too"
 
 
 # -- weights and shapes --------------------------------------------------------------------------------------
