@@ -1,4 +1,4 @@
-"""An epoch over the loader with and without kept features: `python benchmarks/features/epochs.py DATA OTHER`.
+"""An epoch over the loader with and without cached features: `python benchmarks/features/epochs.py DATA OTHER`.
 
 DATA holds photographs and recordings, from which 200 pairs of a 640 x 480 JPEG and a 10 s WAV are made.
 OTHER is a checkout of before features were read in the place of media. Each way runs in a process of its own
@@ -30,7 +30,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 sys.path.insert(0, sys.argv[1])
 from avalign.data.manifest import Manifest
-from avalign.data.sampling import Draws
+from avalign.data import sampling
 from avalign.encoders.small import SmallAudioEncoder, SmallImageEncoder
 from avalign.fusion.avace import AvaceAdapters
 from avalign.llm import SmallLlama
@@ -38,6 +38,7 @@ from avalign.model.feature_cache import FeatureCache
 from avalign.model.model import AudioVisualLM
 from avalign.projectors.linear import Linear
 
+Samples = getattr(sampling, "TrainingDataset", None) or sampling.Draws  # the name before
 torch.set_num_threads(1)
 torch.manual_seed(0)
 llm = SmallLlama(["What is it?", "a dog"], hidden=16, layers=1, heads=2)
@@ -54,7 +55,7 @@ source = Manifest()
 source.prepare(sys.argv[2], seed=0)
 for line in sys.stdin:
     began, used = time.perf_counter(), os.times()
-    data = Draws(source, {"avqa": 1.0}, seed=(0,), count=int(line), collator=model.collator())
+    data = Samples(source, {"avqa": 1.0}, seed=(0,), count=int(line), collator=model.collator())
     if hasattr(model, "feature_reader"):
         data.features = model.feature_reader()
     with torch.no_grad():
