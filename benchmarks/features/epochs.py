@@ -1,4 +1,4 @@
-"""An epoch over the loader with and without cached features: `python benchmarks/features/epochs.py DATA OTHER`.
+"""An epoch over the loader with and without cached features: `benchmarks/features/epochs.py DATA OTHER`.
 
 DATA holds photographs and recordings, from which 200 pairs of a 640 x 480 JPEG and a 10 s WAV are made.
 OTHER is a checkout of before features were read in the place of media. Each way runs in a process of its own
@@ -72,7 +72,7 @@ def main(data: str, other: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         made(Path(data), folder / "corpus")
-        kept = ("", str(folder / "behind"), str(folder / "before"))
+        caches = ("", str(folder / "behind"), str(folder / "before"))
         runs = [
             subprocess.Popen(
                 [sys.executable, "-c", EPOCH, checkout, str(folder / "corpus"), cache],
@@ -81,7 +81,7 @@ def main(data: str, other: str) -> None:
                 text=True,
                 env={**os.environ, "PYTHONPATH": checkout},
             )
-            for checkout, cache in zip((here, other, here), kept, strict=True)
+            for checkout, cache in zip((here, other, here), caches, strict=True)
         ]
         spent: list[list[tuple[float, ...]]] = [[] for _ in WAYS]
         for turn in range(TURNS + 1):

@@ -116,7 +116,7 @@ def test_where_nothing_is_measured_there_is_still_a_table_and_no_image(tmp_path:
 
 @pytest.mark.usefixtures("preloaded")
 def test_a_process_that_had_one_problem_is_given_the_next() -> None:
-    problems = [SMALL, draw("structured", Shape(2, 9, 7, 8), seed=0)]
+    problems = [SMALL, generate("structured", Shape(2, 9, 7, 8), seed=0)]
     chosen = [Competitor("shape", "", fakes.shape)]
     report = bench(chosen, problems, SETTINGS, device=CPU, repeats=1, rates=RATES, limits=LIMITS)
     rows = [problem["rows"][0] for problem in report["problems"]]
