@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from avalign import interfaces, registry
+from avalign.config import shipped
 from avalign.config.recipe import Component, Recipe
 from avalign.config.tree import (
     as_plain_or_none,
@@ -113,12 +114,22 @@ class Reader:
                 )
             if len(chain) > DEEPEST:
                 raise self.give_up(f"{by}more than {DEEPEST} files extend one another.")
-            other = Path(os.path.normpath(path.parent / parent.value))
+            other = self.parent(path, parent.value, by)
             if other.resolve() in chain:
                 circle = [*chain[chain.index(other.resolve()) :], other]
                 raise self.give_up(f"{by}a circle: {' -> '.join(link.name for link in circle)}.")
             tree = merge(self.load(other, by, chain), tree, self.form)
         return completed(tree, self.form, str(path))
+
+    def parent(self, path: Path, word: str, by: str) -> Path:
+        """The file that `path` extends: one that lies there, or a shipped recipe by its name."""
+        other = Path(os.path.normpath(path.parent / word))
+        if self.form is not Recipe or word.endswith(shipped.ENDINGS) or other.is_file():
+            return other
+        try:
+            return shipped.found(word)
+        except AvalignError as error:
+            raise self.give_up(f"{by}{error}") from None
 
     def text(self, path: Path, by: str) -> str:
         try:

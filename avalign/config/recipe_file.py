@@ -2,8 +2,9 @@
 
     recipe = read("recipes/mine.yaml", ["model.fusion=none", "train.stages.align.steps=10"])
 
-A file may say `extends: other.yaml`: mappings merge, lists replace, a changed component name drops the
-parent's options, `avopt: null` drops a loss term. `key=value` is one more such child, and wins.
+A file may say `extends: other.yaml`, or `extends: meerkat`, the name of a shipped one: mappings merge, lists
+replace, a changed component name drops the parent's options, `avopt: null` drops a loss term. `key=value` is
+one more such child, and wins.
 """
 
 from __future__ import annotations

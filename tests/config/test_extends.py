@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from avalign.config import shipped
 from avalign.config.recipe import Component, LossTerm
 from avalign.config.recipe_file import RecipeError, read
 from avalign.types import TASKS
@@ -22,6 +23,27 @@ def test_mappings_merge_and_lists_replace(folder, reads):
     recipe = reads("extends: sub/base.yaml\nevaluation: {tasks: [avqa]}\nmodel:\n")
     assert (recipe.name, recipe.seed, recipe.model.width, recipe.train.batch_size) == ("x", 4, 64, 4)
     assert (recipe.evaluation.tasks, recipe.evaluation.samples) == (["avqa"], 7)
+
+
+def test_a_shipped_recipe_is_extended_by_its_name(folder, reads, monkeypatch):
+    (folder / "shipped" / "baselines").mkdir(parents=True)
+    (folder / "shipped" / "meerkat.yaml").write_text("seed: 7\nmodel: {width: 64}\n")
+    (folder / "shipped" / "baselines" / "other.yaml").write_text("extends: ../meerkat.yaml\nseed: 8\n")
+    monkeypatch.setattr(shipped, "folder", lambda: folder / "shipped")
+    recipe = reads("extends: meerkat\ntrain: {batch_size: 4}\n")
+    assert (recipe.name, recipe.seed, recipe.model.width, recipe.train.batch_size) == ("x", 7, 64, 4)
+    assert (reads("extends: other\n").seed, reads("extends: baselines/other\n").model.width) == (8, 64)
+    (folder / "meerkat").write_text("seed: 9\n")
+    assert reads("extends: meerkat\n").seed == 9, "a file that lies there goes before a name"
+
+
+def test_a_name_that_nothing_shipped_has_is_said_where_it_stands(reads):
+    with pytest.raises(
+        RecipeError, match=r"r\.yaml:2  extends: meercat: no such file, and no recipe .* 'meerkat'"
+    ):
+        reads("extends: meercat\n")
+    with pytest.raises(RecipeError, match=r"r\.yaml:2  extends: .*alignment is a study, not a recipe"):
+        reads("extends: alignment\n")
 
 
 BASE = """
