@@ -16,7 +16,7 @@ from avalign.ot.pairwise_engine import Inputs, Settings
 from avalign.ot.problem import TransportError, items, marginal, may_synchronize
 from avalign.ot.sinkhorn import check_precision, check_settings, warn_unless_converged
 
-BLOCK = 2**26  # bytes of similarities that are held at a time
+BLOCK = 2**24  # bytes of similarities that are held at a time
 SAVED = 2**29  # bytes of them that are saved for the backward pass; beyond, it makes them again
 NEGLIGIBLE = 2.0**-24  # share of a batch's upstream gradients, all together, that may be left out
 
@@ -201,6 +201,9 @@ class _Values(torch.autograd.Function):
         marginals = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         to_a, to_b = torch.zeros_like(a), torch.zeros_like(b)
         step = max(1, BLOCK // (n * c * m * x.element_size()))
+        room = x.new_empty(
+            min(step, r) * n * c * m
+        )  # of the plans, made once: fresh memory costs a pass over it
         for begin, end, columns in engines.parts(weight, step):
             rows, some = slice(begin * n, end * n), slice(begin, end)
             few = slice(None) if columns is None else columns
@@ -213,7 +216,7 @@ class _Values(torch.autograd.Function):
                 similarity = ctx.similarity[rows].view(-1, c, m)[:, columns].reshape(-1, len(columns) * m)
             inputs = Inputs(similarity, a[some], b[few])
             potentials = f[some, few], g[some, few]
-            plan, carried = engines.plan(inputs, *potentials, weight[some, few], settings, marginals)
+            plan, carried = engines.plan(inputs, *potentials, weight[some, few], settings, marginals, room)
             torch.mm(plan, at_y, out=to_x[rows])
             if columns is None:
                 to_y.addmm_(plan.T, flat_x[rows])

@@ -152,11 +152,15 @@ def paid(potential: Tensor, rho: float) -> Tensor:
 
 
 def plan(
-    inputs: Inputs, f: Tensor, g: Tensor, weight: Tensor, settings: Settings, carried: bool
+    inputs: Inputs, f: Tensor, g: Tensor, weight: Tensor, settings: Settings, carried: bool, room: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Every pair's plan times its weight, (r * n, c * m), and the plans' own sums (r, c, n) and (r, c, m)."""
+    """Every pair's plan times its weight, (r * n, c * m), and the plans' own sums (r, c, n) and (r, c, m).
+
+    room: at least as many numbers, in which the plans may be written
+    """
     if settings.engine == "c++":
-        return cpu.plan(*inputs, f, g, weight, settings.epsilon, carried)
+        out = room[: inputs.similarity.numel()].view(inputs.similarity.shape)
+        return out, cpu.plan(*inputs, f, g, weight, settings.epsilon, carried, out)
     a, b = inputs.source[:, None, :, None], inputs.target[None, :, None, :]
     exponent = f[:, :, :, None] + g[:, :, None, :] + (inputs.blocks() - 1)
     plans = a * b * (exponent / settings.epsilon).exp()

@@ -59,13 +59,13 @@ def plan(
     weight: Tensor,
     epsilon: float,
     carried: bool,
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Plans times weight (r, c), as similarity (r * n, c * m) lies, and where wanted the plans' sums."""
+    out: Tensor,
+) -> tuple[Tensor, Tensor] | None:
+    """Plans times weight (r, c) into `out`, as similarity (r * n, c * m) lies; where wanted their sums."""
     (r, n), (c, m) = source.shape, target.shape
     similarity, source, target, f, g, weight = (
         each.contiguous() for each in (similarity, source, target, f, g, weight)
     )
-    out = torch.empty_like(similarity)
     sums = (torch.empty(r, c, n), torch.empty(r, c, m)) if carried else None
     code = library().avalign_all_pairs_plan(
         pointer(similarity), pointer(out), similarity.shape[1], r, c, n, m,
@@ -73,4 +73,4 @@ def plan(
         *(pointer(each) for each in sums or (None, None)), torch.get_num_threads(),
     )  # fmt: skip
     check(code)
-    return out, sums
+    return sums
