@@ -103,7 +103,7 @@ def all_pairs(
               where not given
     Gradient: that of the value, to features and marginals at the plan found (envelope theorem); of the value
               alone
-    Source:   Chizat et al., arXiv:1607.05816; semi-relaxed, Rabin et al., arXiv:1409.2382 (section 3)
+    Source:   Chizat et al., arXiv:1607.05816, with a divergence of its own on each marginal
     """
     check_settings(epsilon, iterations, tolerance, "dual")
     for name, rho in (("rho_source", rho_source), ("rho_target", rho_target)):
