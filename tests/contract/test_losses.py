@@ -20,7 +20,7 @@ from avalign import registry
 from avalign.losses import LossValue
 from avalign.losses.objective import SUPPLIES, Objective, ObjectiveError
 from tests.helpers.contract.components import every
-from tests.helpers.contract.processes import found
+from tests.helpers.contract.processes import VARIANTS, found
 from tests.helpers.contract.saved import assert_compiles
 from tests.helpers.objectives import example, rows
 from tests.helpers.paths import ROOT
@@ -125,15 +125,6 @@ class TestLoss:
             alone = [objective.terms(*rows(outputs, batch, slice(k, k + 1)))[name].samples for k in range(4)]
             assert_close(torch.cat(alone), objective.terms(outputs, batch)[name].samples, torch.float32)
 
-    def test_two_processes_make_what_one_does(self, two_processes: Path, name: str) -> None:
-        """The mean of their totals and gradients, which is what they learn by, is the whole batch's."""
-        whole = found(name, slice(None))
-        halves = [load_file(two_processes / f"{name}-{rank}") for rank in range(2)]
-        assert whole.keys() == halves[0].keys() == halves[1].keys()
-        assert not torch.equal(halves[0]["total"], halves[1]["total"])
-        for key, expected in whole.items():
-            assert_close((halves[0][key] + halves[1][key]) / 2, expected, torch.float32)
-
     def test_what_is_masked_is_not_read(self, build: Any, name: str) -> None:
         """NaN in the place of absent pictures and sounds changes neither value nor gradient."""
         objective = Objective({name: (build("loss", name), 1.0)})
@@ -179,3 +170,14 @@ class TestLoss:
             return [objective.terms(outputs, batch)[name].total]
 
         assert_compiles(loss, taught, run)
+
+
+@pytest.mark.parametrize("name", [*registry.names("loss"), *VARIANTS])
+def test_two_processes_make_what_one_does(two_processes: Path, name: str) -> None:
+    """The mean of their totals and gradients, which is what they learn by, is the whole batch's."""
+    whole = found(name, slice(None))
+    halves = [load_file(two_processes / f"{name}-{rank}") for rank in range(2)]
+    assert whole.keys() == halves[0].keys() == halves[1].keys()
+    assert not torch.equal(halves[0]["total"], halves[1]["total"])
+    for key, expected in whole.items():
+        assert_close((halves[0][key] + halves[1][key]) / 2, expected, torch.float32)

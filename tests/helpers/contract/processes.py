@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,8 +24,17 @@ from tests.helpers.objectives import example, rows
 SIZE = 8  # of the batch; the halves hold 3 pairs and 1
 
 
+# what is compared: a loss's name, or a name of its own for one with options
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "contrastive by transport": ("contrastive", {"similarity": "transport"}),
+    "siglip by soft attention": ("siglip", {"similarity": "soft_attention"}),
+    "avopt against the batch": ("avopt", {"negatives": "batch"}),
+}
+
+
 def objective(name: str) -> Objective:
-    loss = registry.load("loss", name)()
+    loss_name, options = VARIANTS.get(name, (name, {}))
+    loss = registry.load("loss", loss_name)(**options)
     stir(loss)
     return Objective({name: (loss, 1.0)})
 
@@ -61,7 +71,7 @@ def main(folder: Path) -> None:
     rank = 0 if os.fork() else 1  # so that torch is imported once
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     half = SIZE // 2
-    for name in registry.names("loss"):
+    for name in (*registry.names("loss"), *VARIANTS):
         results = found(name, slice(rank * half, (rank + 1) * half))
         save_file({key: tensor.contiguous() for key, tensor in results.items()}, folder / f"{name}-{rank}")
         judge(name, slice(rank * half, (rank + 1) * half))
