@@ -123,8 +123,8 @@ def compare(
     b = len(image)
     similarity = similarity if isinstance(similarity, Similarity) else Similarity(similarity)
     is_pair = torch.ones(b, dtype=torch.bool, device=image.device) if is_pair is None else is_pair
-    images = _token_sets(image, image_mask, image_weights, is_pair, "image")
-    clips = _token_sets(audio, audio_mask, audio_weights, is_pair, "audio")
+    images = similarity.prepared(_token_sets(image, image_mask, image_weights, is_pair, "image"))
+    clips = similarity.prepared(_token_sets(audio, audio_mask, audio_weights, is_pair, "audio"))
     forth = similarity(images, clips.everywhere())
     back = forth.T if processes() == 1 else similarity(images.everywhere(), clips).T
     total = processes() * b

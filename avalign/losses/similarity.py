@@ -65,9 +65,19 @@ class Similarity:
     iterations: int = 1000
     engine: str = "auto"
 
-    def __call__(self, image: TokenSets, audio: TokenSets) -> Tensor:
+    def prepared(self, sets: TokenSets) -> TokenSets:
+        """What is done to a side alone, before processes exchange it: pooled to one token, or normalised."""
         if self.name in ("mean", "max"):
-            return self._pooled(image) @ self._pooled(audio).T
+            one = torch.ones_like(sets.mask[:, :1])
+            return TokenSets(self._pooled(sets)[:, None], one, one.to(sets.weights.dtype))
+        if self.name == "transport":
+            return sets
+        return replace(sets, tokens=F.normalize(sets.tokens, dim=2, eps=1e-6))
+
+    def __call__(self, image: TokenSets, audio: TokenSets) -> Tensor:
+        """(b, c), of sides that are prepared."""
+        if self.name in ("mean", "max"):
+            return image.tokens[:, 0] @ audio.tokens[:, 0].T
         if self.name == "transport":
             plans = all_pairs(
                 image.tokens,
@@ -84,7 +94,6 @@ class Similarity:
                 engine=self.engine,
             )
             return 1 - plans.value
-        image, audio = (replace(x, tokens=F.normalize(x.tokens, dim=2, eps=1e-6)) for x in (image, audio))
         return torch.cat([self._of_tokens(some, audio) for some in _blocks(image, audio)])
 
     def _pooled(self, sets: TokenSets) -> Tensor:

@@ -20,7 +20,8 @@ def cosine_cost(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tens
     """
     x, y = _features(x, y, x_mask, y_mask)
     with torch.autocast(x.device.type, enabled=False):
-        return 1 - torch.bmm(_direction(x), _direction(y).transpose(1, 2))
+        x, y = (direction(each, each.norm(dim=2, keepdim=True)) for each in (x, y))
+        return 1 - torch.bmm(x, y.transpose(1, 2))
 
 
 def squared_euclidean_cost(
@@ -40,6 +41,10 @@ def check_features(x: Tensor, y: Tensor) -> None:
         )
     if x.shape[2] == 0:
         raise TransportError(f"features have no dimension: got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+    check_numbers(x, y)
+
+
+def check_numbers(x: Tensor, y: Tensor) -> None:
     if not (x.is_floating_point() and y.is_floating_point()):
         raise TransportError(f"features must be floating point numbers, got {x.dtype} and {y.dtype}")
     if x.device != y.device:
@@ -57,8 +62,8 @@ def _real(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask[:, :, None], 0)
 
 
-def _direction(x: Tensor) -> Tensor:
+def direction(x: Tensor, norm: Tensor) -> Tensor:
+    """x / |x|; 0, with gradient 0, where a token is the zero vector. Shapes: x (b, n, d), norm (b, n, 1)"""
     # Not x / max(|x|, tiny): its gradient at the zero vector is 1 / tiny.
-    norm = x.norm(dim=2, keepdim=True)
     tiny = torch.finfo(x.dtype).tiny ** 0.5
     return x * torch.where(norm > tiny, 1 / norm.clamp(min=tiny), torch.zeros_like(norm))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avalign.ot import pairwise_engine as engines
-from avalign.ot.cost import LARGEST_COSINE_COST
+from avalign.ot.cost import LARGEST_COSINE_COST, check_numbers, direction
 from avalign.ot.gradient import Slopes, only_once
 from avalign.ot.pairwise_engine import Inputs, Settings
 from avalign.ot.problem import TransportError, items, marginal, may_synchronize
@@ -134,10 +134,7 @@ def _check(x: Tensor, y: Tensor) -> None:
         raise TransportError(f"features must be (r, n, d) and (c, m, d): {shapes}")
     if 0 in x.shape or 0 in y.shape:
         raise TransportError(f"there must be a set, a token and a dimension on either side: {shapes}")
-    if not (x.is_floating_point() and y.is_floating_point()):
-        raise TransportError(f"features must be floating point numbers, got {x.dtype} and {y.dtype}")
-    if x.device != y.device:
-        raise TransportError(f"features are on two devices, {x.device} and {y.device}")
+    check_numbers(x, y)
 
 
 def _directions(name: str, tokens: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -150,8 +147,7 @@ def _directions(name: str, tokens: Tensor, mask: Tensor | None, dtype: torch.dty
         raise TransportError(
             f"{name} holds NaN, infinity, or tokens too long for {dtype} in item(s) {items(~finite)}"
         )
-    tiny = torch.finfo(dtype).tiny ** 0.5
-    return tokens * torch.where(norm > tiny, 1 / norm.clamp(min=tiny), torch.zeros_like(norm))
+    return direction(tokens, norm)
 
 
 def _start(init: AllPairs, a: Tensor, b: Tensor) -> Tensor:

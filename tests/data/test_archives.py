@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from avalign.training.checkpoint_state import _unreadable
 from avalign.weights.pretrained import read_weights
 from tests.helpers.shards import cache, contents, folder, opened  # noqa: F401 (fixtures)
 
+OUTSIDE = Path(tempfile.gettempdir()) / "avalign-owned"  # an absolute name in an archive
 BOMB = 50_000_000  # bytes of zeros, which pack to less than a thousandth
 
 
@@ -46,7 +48,7 @@ def with_index(shards: Path, change: Callable[[np.ndarray], None]) -> None:
     np.savez(file, rows=rows, bytes=size)
 
 
-@pytest.mark.parametrize("name", ["../../owned", "/tmp/avalign-owned", "a/../../../owned"])
+@pytest.mark.parametrize("name", ["../../owned", str(OUTSIDE), "a/../../../owned"])
 @pytest.mark.parametrize("kind", ["file", "symlink", "hardlink", "sparse"])
 def test_a_tar_s_own_names_lead_nowhere(name: str, kind: str, shards: Path) -> None:
     """Of a tar only the bytes are read that its index names; its headers say what they like."""
@@ -65,7 +67,7 @@ def test_a_tar_s_own_names_lead_nowhere(name: str, kind: str, shards: Path) -> N
     source = opened(Shards, shards)
     assert source.sample("train", "arig", 0).image is not None
     assert {path for path in shards.parent.rglob("*") if path.is_file()} == set(before)
-    assert not Path("/tmp/avalign-owned").exists()
+    assert not OUTSIDE.exists()
 
 
 @pytest.mark.parametrize("name", ["../other.tar", "/etc/passwd", "a/b.tar", "..", ""])
@@ -152,7 +154,7 @@ def test_an_index_that_is_a_trap_is_refused_before_it_takes_room(
 def _tar(file: Path) -> None:
     """As PyTorch wrote files once, with names that lead out."""
     with tarfile.open(file, "w") as packed:
-        for name in ("../owned", "/tmp/avalign-owned", "storages"):
+        for name in ("../owned", str(OUTSIDE), "storages"):
             told = tarfile.TarInfo(name)
             told.size = 4
             packed.addfile(told, io.BytesIO(b"abcd"))
@@ -203,7 +205,7 @@ def test_a_checkpoint_that_is_a_trap_is_refused_by_name(make: Callable[[Path], N
     assert "\n" not in (_unreadable(file) or "\n"), "of an optimizer's state, too"
     assert contents(file.parent) == before
     assert sorted(tmp_path.iterdir()) == [file.parent]
-    assert not Path("/tmp/avalign-owned").exists()
+    assert not OUTSIDE.exists()
 
 
 @pytest.mark.parametrize("make", [_bomb, _pickled, _named_up, _boasting])

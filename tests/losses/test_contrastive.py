@@ -113,6 +113,17 @@ class TestSimilarity:
             lambda x, y: compare(x, y, mask, similarity=similarity).forth, (image, audio), fast_mode=True
         )
 
+    @pytest.mark.parametrize("similarity", SIMILARITIES)
+    def test_processes_exchange_one_vector_of_a_sample_where_tokens_are_pooled(
+        self, similarity: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So that they may hold sets of different lengths, and send less."""
+        exchanged = []
+        monkeypatch.setattr(similarity_module, "gather", lambda each: exchanged.append(each.shape) or each)
+        compare(*tokens(4, n=5, m=3), similarity=similarity)
+        sizes = {shape[1] for shape in exchanged}
+        assert sizes == ({1} if similarity in ("mean", "max") else {3})
+
     def test_a_pair_without_a_token_is_named(self) -> None:
         image, audio = tokens(3)
         mask = torch.ones(3, 5, dtype=torch.bool)

@@ -19,6 +19,45 @@ constexpr float MOST_SCALING = 30, FIRST_RELAXATION = 1.5f, MOST_RELAXATION = 1.
 constexpr int RISES = 5;
 constexpr float EASY_REACH = 20, ROUGH_ERROR = 0.03f, NOTHING = -1e30f;
 
+// Sums of 16 rows of a matrix times a vector: k[r][j] y[j].
+inline v16 sums_of_rows(const float* k, size_t row, int m, const float* y) {
+  v16 row_sums[16];
+  for (int half = 0; half < 16; half += 8) {
+    v16 s[8] = {};
+    const float* rows = k + half * row;
+    for (int j = 0; j < m; j += 16) {
+      v16 factor = load(y + j);
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; r++) s[r] += load(rows + r * row + j) * factor;
+    }
+    for (int r = 0; r < 8; r++) row_sums[half + r] = s[r];
+  }
+  return sums(row_sums);
+}
+
+// 16 rows, each times its factor x[r], added to the 16 W columns of w from j on.
+template <int W>
+inline void add_rows(const float* k, size_t row, const float* x, float* w, int j) {
+  v16 even[W], odd[W];
+  for (int z = 0; z < W; z++) even[z] = load(w + j + 16 * z), odd[z] = v16{};
+#pragma GCC unroll 8
+  for (int r = 0; r < 16; r += 2) {
+    v16 one = all(x[r]), two = all(x[r + 1]);
+#pragma GCC unroll 4
+    for (int z = 0; z < W; z++) {
+      even[z] += load(k + r * row + j + 16 * z) * one;
+      odd[z] += load(k + (r + 1) * row + j + 16 * z) * two;
+    }
+  }
+  for (int z = 0; z < W; z++) store(w + j + 16 * z, even[z] + odd[z]);
+}
+
+inline void add_rows(const float* k, size_t row, int m, const float* x, float* w) {
+  int j = 0;
+  for (; j + 64 <= m; j += 64) add_rows<4>(k, row, x, w, j);
+  for (; j < m; j += 16) add_rows<1>(k, row, x, w, j);
+}
+
 struct Space {  // of one thread, reused item after item
   char* memory = nullptr;
   size_t size = 0, used = 0;
@@ -102,18 +141,7 @@ struct Item {
     i16 bad{};
     for (int j = 0; j < m; j += 16) store(w + j, v16{});
     for (int i = 0; i < n; i += 16) {
-      v16 row_sums[16];
-      for (int half = 0; half < 16; half += 8) {
-        v16 s[8] = {};
-        const float* k = kernel + (i + half) * row;
-        for (int j = 0; j < m; j += 16) {
-          v16 y = load(v + j);
-#pragma GCC unroll 8
-          for (int r = 0; r < 8; r++) s[r] += load(k + r * row + j) * y;
-        }
-        for (int r = 0; r < 8; r++) row_sums[half + r] = s[r];
-      }
-      v16 r = sums(row_sums), mass = load(a + i);
+      v16 r = sums_of_rows(kernel + i * row, row, m, v), mass = load(a + i);
       i16 real = mass > 0;
       if (PLAIN) {
         bad |= real & ~((r > 1e-13f) & (r < 1e13f));
@@ -124,10 +152,7 @@ struct Item {
         store(p + i, now);
         store(u + i, mass * exp16(now));
       }
-      const float* k = kernel + i * row;
-      int j = 0;
-      for (; j + 64 <= m; j += 64) accumulate<4>(k, i, j);
-      for (; j < m; j += 16) accumulate<1>(k, i, j);
+      add_rows(kernel + i * row, row, m, u + i, w);
     }
     for (int j = 0; j < m; j += 16) {
       v16 y = load(w + j), mass = load(b + j);
@@ -143,22 +168,6 @@ struct Item {
       }
     }
     return any(bad);
-  }
-
-  template <int W>
-  inline void accumulate(const float* k, int i, int j) {
-    v16 even[W], odd[W];
-    for (int z = 0; z < W; z++) even[z] = load(w + j + 16 * z), odd[z] = v16{};
-#pragma GCC unroll 8
-    for (int r = 0; r < 16; r += 2) {
-      v16 x = all(u[i + r]), y = all(u[i + r + 1]);
-#pragma GCC unroll 4
-      for (int z = 0; z < W; z++) {
-        even[z] += load(k + r * row + j + 16 * z) * x;
-        odd[z] += load(k + (r + 1) * row + j + 16 * z) * y;
-      }
-    }
-    for (int z = 0; z < W; z++) store(w + j + 16 * z, even[z] + odd[z]);
   }
 
   float column_error() {

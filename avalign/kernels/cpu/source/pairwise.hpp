@@ -67,31 +67,12 @@ struct Pair {  // of one thread, reused pair after pair
     i16 bad{};
     for (int j = 0; j < m; j += 16) store(bv + j, load(b + j) * load(v + j)), store(w + j, v16{});
     for (int i = 0; i < n; i += 16) {
-      v16 row_sums[16];
-      for (int half = 0; half < 16; half += 8) {
-        v16 s[8] = {};
-        const float* k = kernel + (i + half) * row;
-        for (int j = 0; j < m; j += 16) {
-          v16 y = load(bv + j);
-#pragma GCC unroll 8
-          for (int r = 0; r < 8; r++) s[r] += load(k + r * row + j) * y;
-        }
-        for (int r = 0; r < 8; r++) row_sums[half + r] = s[r];
-      }
-      v16 sum_i = sums(row_sums), mass = load(a + i);
+      v16 sum_i = sums_of_rows(kernel + i * row, row, m, bv), mass = load(a + i);
       v16 scaling = side.answer(sum_i, mass, bad);
       store(z + i, sum_i);
       store(u + i, scaling);
       store(au + i, mass * scaling);
-      for (int j = 0; j < m; j += 16) {
-        v16 even = load(w + j), odd{};
-#pragma GCC unroll 8
-        for (int r = 0; r < 16; r += 2) {
-          even += load(kernel + (i + r) * row + j) * all(au[i + r]);
-          odd += load(kernel + (i + r + 1) * row + j) * all(au[i + r + 1]);
-        }
-        store(w + j, even + odd);
-      }
+      add_rows(kernel + i * row, row, m, au + i, w);
     }
     return any(bad);
   }
